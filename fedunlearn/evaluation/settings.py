@@ -1,0 +1,16 @@
+"""Settings of the evaluation room."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from fedunlearn.settings import Settings
+
+
+class EvaluationSettings(Settings):
+    """What is measured, and how often."""
+
+    every: int = Field(default=5, ge=1, description="rounds between two points of the accuracy curve")
+    max_samples: int = Field(default=5000, ge=1, description="largest number of samples of a set that is evaluated")
+    node_samples: int = Field(default=500, ge=1, description="samples of the test set on which every single node is tested")
+    membership: bool = Field(default=True, description="loss-threshold membership inference with a retrained control")

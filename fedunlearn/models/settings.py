@@ -1,0 +1,37 @@
+"""Settings of the models room."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator
+
+from fedunlearn.settings import Settings
+
+BUILT_IN = ("softmax", "mlp", "small-cnn", "leaf-cnn", "resnet18-gn")
+
+
+class ModelSettings(Settings):
+    """The model every node trains.
+
+    ``features = "raw"`` feeds pixels scaled by the public constant 1/255; ``"unit"`` feeds the row ``[x/||x||, 1]/sqrt(2)``
+    (norm at most one, bias entry included, as the rounding bound of the tolerance certificate needs); ``"frozen"`` feeds
+    ``[f/||f||, 1]/sqrt(2)`` where ``f`` is the last hidden layer of an extractor trained on public clients only.
+    """
+
+    name: str = Field(default="softmax", description="a built-in model, or 'package.module:Class' of a torch Module")
+    features: str = Field(default="raw", pattern="^(raw|unit|frozen)$")
+    activation: str = Field(default="relu", pattern="^(relu|smelu)$")
+    smelu_width: float = Field(default=0.5, gt=0, description="half width of SmeLU's quadratic part")
+    hidden: tuple[int, ...] = Field(default=(128,), description="mlp: widths of the hidden layers")
+    checkpoint: str | None = Field(default=None, description="safetensors file to start from, trained elsewhere")
+    extractor: str = Field(default="small-cnn", description="frozen features: the network whose last hidden layer is used")
+    extractor_width: int = Field(default=64, ge=1, description="frozen features: width of that layer")
+    extractor_epochs: int = Field(default=8, ge=1)
+    extractor_lr: float = Field(default=0.05, gt=0)
+    extractor_batch: int = Field(default=32, ge=1)
+
+    @field_validator("name", "extractor")
+    @classmethod
+    def _known(cls, value: str) -> str:
+        if value not in BUILT_IN and ":" not in value:
+            raise ValueError(f"must be one of {', '.join(BUILT_IN)} or 'package.module:Class'")
+        return value
