@@ -1,0 +1,27 @@
+"""Fixtures shared by all tests."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def femnist_npz() -> Path:
+    """Path of the real FEMNIST file, or a skip that says how to provide it."""
+    folder = os.environ.get("FEDUNLEARN_DATA")
+    path = Path(folder) / "femnist.npz" if folder else None
+    if path is None or not path.is_file():
+        pytest.skip("set FEDUNLEARN_DATA to a folder that holds femnist.npz")
+    return path
+
+
+@pytest.fixture(autouse=True)
+def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the tests' content cache away from the user's."""
+    monkeypatch.setenv("FEDUNLEARN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
