@@ -1,1 +1,1 @@
-"""."""
+"""Unlearning methods: one file each, found by name through :mod:`fedunlearn.unlearning.registry`."""

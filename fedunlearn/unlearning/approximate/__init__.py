@@ -1,1 +1,1 @@
-"""."""
+"""Methods without a certificate."""

@@ -1,1 +1,1 @@
-"""."""
+"""Methods that issue a certificate."""

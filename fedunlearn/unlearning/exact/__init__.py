@@ -1,1 +1,1 @@
-"""."""
+"""Methods whose answer has exactly the law of retraining."""

@@ -1,0 +1,141 @@
+"""Who received what kind of thing, when, and how many bytes: one compact record per collective operation.
+
+A record names a communication *pattern* on the graph in force at the time, not its single messages, so a round on 100,000
+vertices is one record; counters per vertex are kept as arrays, and :meth:`Ledger.received_by` unfolds the records for
+one observer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+Pattern = Literal["edges", "tree", "server", "flood"]
+"""edges: every vertex sends to every neighbour. tree: up a spanning tree to the root and down again. flood: down the
+spanning tree from the root. server: every listed client sends to the server and hears back."""
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """One collective operation: ``repeats`` times ``messages`` messages of ``message_bytes`` bytes each."""
+
+    step: int
+    phase: str
+    kind: str
+    pattern: Pattern
+    messages: int
+    message_bytes: int
+    repeats: int
+    graph: int
+    root: int | None = None
+
+    @property
+    def total_messages(self) -> int:
+        """Messages over all repetitions."""
+        return self.messages * self.repeats
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes over all repetitions."""
+        return self.total_messages * self.message_bytes
+
+
+class Ledger:
+    """The message record of one population."""
+
+    def __init__(self, num_nodes: int) -> None:
+        self.num_nodes = num_nodes
+        self.traffic: list[Traffic] = []
+        self._graphs: list[nx.Graph] = []
+        self._alive: list[NDArray[np.bool_]] = []
+        self._trees: dict[tuple[int, int], dict[int, int]] = {}
+        self._step = 0
+
+    def use_graph(self, graph: nx.Graph, alive: NDArray[np.bool_]) -> None:
+        """Refer to this graph in the records from now on."""
+        self._graphs.append(graph)
+        self._alive.append(alive.copy())
+
+    def parents(self, root: int, graph: int | None = None) -> dict[int, int]:
+        """Return the breadth-first spanning tree from ``root``: child -> parent."""
+        index = len(self._graphs) - 1 if graph is None else graph
+        if (index, root) not in self._trees:
+            alive = self._alive[index]
+            tree = {c: p for c, p in nx.bfs_predecessors(self._graphs[index], root) if alive[c]}
+            self._trees[index, root] = tree
+        return self._trees[index, root]
+
+    def tree_depth(self, root: int) -> int:
+        """Return the number of hops from the root to the farthest alive vertex."""
+        depth = {root: 0}
+        for child, parent in self.parents(root).items():  # breadth-first order: a parent comes before its children
+            depth[child] = depth[parent] + 1
+        return max(depth.values())
+
+    def record(
+        self, phase: str, kind: str, pattern: Pattern, message_bytes: int, *, repeats: int = 1,
+        root: int | None = None, clients: int | None = None,
+    ) -> Traffic:  # fmt: skip
+        """Add one collective operation and return its record."""
+        alive = int(self._alive[-1].sum())
+        messages = {
+            "edges": 2 * self._graphs[-1].number_of_edges(),
+            "tree": 2 * (alive - 1),
+            "flood": alive - 1,
+            "server": 2 * (alive if clients is None else clients),
+        }[pattern]
+        entry = Traffic(
+            self._step, phase, kind, pattern, messages, message_bytes, repeats, len(self._graphs) - 1, root
+        )  # fmt: skip
+        last = self.traffic[-1] if self.traffic else None
+        if last is not None and asdict(last) | {"step": 0, "repeats": 0} == asdict(entry) | {"step": 0, "repeats": 0}:
+            entry = Traffic(**{**asdict(last), "repeats": last.repeats + repeats})
+            self.traffic[-1] = entry
+        else:
+            self.traffic.append(entry)
+        self._step += repeats
+        return entry
+
+    def totals(self, phase: str | None = None) -> dict[str, int]:
+        """Return messages and bytes of a phase (or of all)."""
+        chosen = [t for t in self.traffic if phase is None or t.phase == phase]
+        return {"messages": sum(t.total_messages for t in chosen), "bytes": sum(t.total_bytes for t in chosen)}
+
+    def received_by(self, node: int) -> list[dict[str, Any]]:
+        """Return what one vertex heard: step, phase, kind, senders, bytes a message, repetitions."""
+        heard = []
+        for t in self.traffic:
+            if not self._alive[t.graph][node]:
+                continue
+            graph = self._graphs[t.graph]
+            if t.pattern == "edges":
+                senders: list[int | str] = sorted(graph.neighbors(node))
+            elif t.pattern == "server":
+                senders = ["server"]
+            else:
+                assert t.root is not None
+                parents = self.parents(t.root, t.graph)
+                senders = [parents[node]] if node in parents else []
+                if t.pattern == "tree":
+                    senders += sorted(c for c, p in parents.items() if p == node)
+            if senders:
+                heard.append(
+                    {"step": t.step, "phase": t.phase, "kind": t.kind, "senders": senders,
+                     "message_bytes": t.message_bytes, "repeats": t.repeats}
+                )  # fmt: skip
+        return heard
+
+    def summary(self) -> dict[str, Any]:
+        """Return totals by phase and kind, for ``ledger.json``."""
+        groups: dict[tuple[str, str], dict[str, int]] = {}
+        for t in self.traffic:
+            group = groups.setdefault((t.phase, t.kind), {"messages": 0, "bytes": 0, "operations": 0})
+            group["messages"] += t.total_messages
+            group["bytes"] += t.total_bytes
+            group["operations"] += t.repeats
+        by_kind = [{"phase": p, "kind": k, **v} for (p, k), v in groups.items()]
+        return {**self.totals(), "by_kind": by_kind, "records": [asdict(t) for t in self.traffic]}

@@ -1,0 +1,151 @@
+"""Local steps of a block of vertices: stochastic gradient descent on each vertex's retained samples.
+
+Two forms of the same recipe. ``loop`` trains one vertex after the other on a module whose parameters *are* the vertex's
+row of the store (convolutions on a CPU: channels-last inputs, no copies). ``vmap`` stacks the rows of a chunk of
+vertices and takes their steps together (linear models, multilayer perceptrons, and any model on a GPU).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.func import grad, vmap
+
+from fedunlearn.models import per_sample_gradients
+from fedunlearn.network.block import Block
+from fedunlearn.network.schedule import learning_rate, local_batches
+from fedunlearn.network.settings import TrainingSettings
+
+CHUNK = 16
+"""Vertices that the vmap form steps together on a CPU."""
+CHUNK_CUDA = 256
+"""Vertices that the vmap form steps together on a GPU."""
+
+
+def train(block: Block, population: str, nodes: list[int], *, round_: int, training: dict[str, Any], form: str) -> None:
+    """Take the local steps of one round in place, on the rows (and momenta) of ``nodes``."""
+    settings = TrainingSettings(**training)
+    if form == "loop":
+        _train_loop(block, population, nodes, round_, settings)
+    else:
+        size = CHUNK if block.device.type == "cpu" else CHUNK_CUDA
+        for first in range(0, len(nodes), size):
+            _train_stacked(block, population, nodes[first : first + size], round_, settings)
+
+
+def _batches(block: Block, population: str, node: int, round_: int, s: TrainingSettings) -> list[NDArray[np.int64]]:
+    positions = block.samples(population, node)
+    order = local_batches(block.seed, node, block.sample_ids(positions), s, round_)
+    return [positions[b] for b in order]
+
+
+def _clipped_gradient(block: Block, theta: Tensor, x: Tensor, y: Tensor, s: TrainingSettings) -> Tensor:
+    """Return ``(1/batch) sum_z clip_C(grad l(theta; z))``: the divisor is the setting, never the realised count."""
+    assert s.clip is not None
+    each = per_sample_gradients(block.model, theta, x, y)
+    scale = torch.clamp(s.clip / each.norm(dim=1).clamp_min(1e-30), max=1.0)
+    return (each * scale[:, None]).sum(0) / s.batch
+
+
+def _finish_step(theta: Tensor, step: Tensor, momentum: Tensor | None, lr: float, s: TrainingSettings) -> None:
+    """Apply L2, momentum, the step and the projection, in place. Works on one row (d,) and on stacked rows (r, d)."""
+    if s.l2:
+        step.add_(theta, alpha=s.l2)
+    if momentum is not None:
+        step = momentum.mul_(s.momentum).add_(step)
+    theta.add_(step, alpha=-lr)
+    if s.radius is not None:
+        theta.mul_((s.radius / theta.norm(dim=-1, keepdim=True).clamp_min(1e-30)).clamp(max=1.0))
+
+
+def _train_loop(block: Block, population: str, nodes: list[int], round_: int, s: TrainingSettings) -> None:
+    """Train one vertex after the other; the module's parameters and gradients are views of two flat vectors."""
+    lr = learning_rate(s, round_)
+    module = block.model.module()
+    module.train()
+    gradient = torch.zeros(block.model.dim)
+    gradients = block.model.parameters_of(gradient)
+    parameters = dict(module.named_parameters())
+    for name, parameter in parameters.items():
+        parameter.grad = gradients[name]
+    for node in nodes:
+        theta = block.row(population, node)
+        momentum = block.momentum(population, node) if s.momentum else None
+        for name, view in block.model.parameters_of(theta).items():
+            parameters[name].data = view
+        for positions in _batches(block, population, node, round_, s):
+            x, y = block.batch(positions)
+            if s.clip is not None:
+                gradient.copy_(_clipped_gradient(block, theta, x, y, s))
+            else:
+                if x.dim() == 4:
+                    x = x.contiguous(memory_format=torch.channels_last)
+                gradient.zero_()
+                with torch.autocast("cpu", torch.bfloat16, enabled=s.bfloat16):
+                    loss = F.cross_entropy(module(x).float(), y)
+                loss.backward()
+            with torch.no_grad():
+                _finish_step(theta, gradient, momentum, lr, s)
+
+
+def _train_stacked(block: Block, population: str, nodes: list[int], round_: int, s: TrainingSettings) -> None:
+    """Train a chunk of vertices together; a vertex whose batches are used up keeps its row and its momentum."""
+    lr, model, device = learning_rate(s, round_), block.model, block.device
+    rows = [n - block.low for n in nodes]
+    theta = torch.from_numpy(block.store[f"theta.{population}"][rows]).to(device)
+    momentum = torch.from_numpy(block.store[f"momentum.{population}"][rows]).to(device) if s.momentum else None
+    batches = [_batches(block, population, n, round_, s) for n in nodes]
+
+    def data_loss(row: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+        each = F.cross_entropy(model.logits(row, x), y, reduction="none")
+        return (each * w).sum() / w.sum().clamp_min(1.0)
+
+    stacked_gradient = vmap(grad(data_loss))
+    for step in range(max((len(b) for b in batches), default=0)):
+        active = torch.tensor([step < len(b) for b in batches], device=device)
+        x, y, w = _padded(block, [b[step] if step < len(b) else b[0][:0] if b else None for b in batches], s.batch)
+        if s.clip is None:
+            gradient = stacked_gradient(theta, x, y, w)
+        else:
+            each = vmap(lambda row, xs, ys: per_sample_gradients(model, row, xs, ys))(theta, x, y)
+            scale = torch.clamp(s.clip / each.norm(dim=2).clamp_min(1e-30), max=1.0) * w
+            gradient = torch.einsum("rb,rbd->rd", scale, each) / s.batch
+        if bool(active.all()):
+            _finish_step(theta, gradient, momentum, lr, s)
+        else:
+            part = theta[active]
+            part_momentum = momentum[active] if momentum is not None else None
+            _finish_step(part, gradient[active], part_momentum, lr, s)
+            theta[active] = part
+            if momentum is not None and part_momentum is not None:
+                momentum[active] = part_momentum
+    block.store[f"theta.{population}"][rows] = theta.cpu().numpy()
+    if momentum is not None:
+        block.store[f"momentum.{population}"][rows] = momentum.cpu().numpy()
+
+
+def _padded(block: Block, chosen: list[NDArray[np.int64] | None], size: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Gather one minibatch a vertex, padded to ``size`` samples of weight zero: x (r, b, ...), y (r, b), w (r, b)."""
+    flat = np.zeros((len(chosen), size), dtype=np.int64)
+    weight = np.zeros((len(chosen), size), dtype=np.float32)
+    some = next(c for c in chosen if c is not None and len(c))[0]
+    flat[:] = some  # padding repeats a retained sample, so that nothing else is ever read
+    for i, positions in enumerate(chosen):
+        if positions is not None and len(positions):
+            flat[i, : len(positions)] = positions
+            weight[i, : len(positions)] = 1.0
+    x, y = block.batch(flat.reshape(-1))
+    shape = (len(chosen), size)
+    return x.reshape(*shape, *x.shape[1:]), y.reshape(shape), torch.from_numpy(weight).to(block.device)
+
+
+def best_form(form: str, device: str, takes_images: bool) -> str:
+    """Return the local-training form that ``auto`` stands for."""
+    if form != "auto":
+        return form
+    return "loop" if device == "cpu" and takes_images else "vmap"

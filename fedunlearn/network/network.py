@@ -1,0 +1,263 @@
+"""The conductor's view of a network that learns: one population of rows, reached through bulk primitives.
+
+Every primitive works the same with one host or many and gives the same bits. A method that is written against them runs
+in the decentralized, the federated and the centralized setting (:class:`Network` of one vertex) without change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+from scipy import sparse
+
+from fedunlearn.errors import UserError
+from fedunlearn.network.clock import Clock
+from fedunlearn.network.ledger import Ledger
+from fedunlearn.network.reduction import TreeSum
+from fedunlearn.network.session import Session
+from fedunlearn.network.transport import Reply, Request
+from fedunlearn.topology import Mixing, mixing_matrix, random_matching
+
+_FLOAT32, _FLOAT64 = 4, 8
+
+
+class Network:
+    """One population of models on a graph.
+
+    Parameters
+    ----------
+    session : the hosts, the data set and the model, shared by all populations of a run.
+    name : name of the population; a retrained twin is another population of the same session.
+    graph : vertices ``0 .. N-1``; vertex i is the i-th train client.
+    mixing : rule of the mixing matrix.
+    start : (d,) float32 initial parameters of every row.
+    deleted : sample ids that this population never sees.
+    alive : (N,) bool; by default everybody.
+    """
+
+    def __init__(
+        self, session: Session, name: str, graph: nx.Graph, mixing: Mixing, start: NDArray[np.float32], *,
+        deleted: NDArray[np.int64] | None = None, alive: NDArray[np.bool_] | None = None, momentum: bool = False,
+    ) -> None:  # fmt: skip
+        self.session, self.name, self.mixing = session, name, mixing
+        self.num_nodes = session.num_nodes
+        self.alive = np.ones(self.num_nodes, dtype=bool) if alive is None else alive.copy()
+        self.ledger = Ledger(self.num_nodes)
+        self.clock = Clock(session.links)
+        self.phase = "train"
+        self.work = {"gradients": 0, "hvps": 0}
+        self._outside: list[NDArray[np.int64]] = []
+        replies = self._ask(
+            "population",
+            {"name": name, "momentum": momentum},
+            {
+                "start": np.asarray(start, dtype=np.float32),
+                "alive": self.alive,
+                "deleted": np.zeros(0, np.int64) if deleted is None else np.asarray(deleted, dtype=np.int64),
+            },
+        )
+        self.counts: NDArray[np.int64] = np.concatenate([r.arrays["counts"] for r in replies])
+        self.set_graph(graph)
+
+    # --- structure -------------------------------------------------------------------------------------------------
+
+    @property
+    def dim(self) -> int:
+        """Number of parameters of a row."""
+        return self.session.model.dim
+
+    @property
+    def total_samples(self) -> int:
+        """Number of retained training samples of the alive vertices."""
+        return int(self.counts[self.alive].sum())
+
+    @property
+    def num_alive(self) -> int:
+        """Number of vertices that have not left."""
+        return int(self.alive.sum())
+
+    @property
+    def root(self) -> int:
+        """The vertex where sums are gathered and releases are drawn: the alive vertex of smallest id, a public rule."""
+        return int(np.flatnonzero(self.alive)[0])
+
+    def set_graph(self, graph: nx.Graph) -> None:
+        """Use this graph, and the mixing matrix that the population's rule gives on its alive vertices."""
+        self.graph = graph
+        self.ledger.use_graph(graph, self.alive)
+        self._max_degree = max((d for _, d in graph.degree()), default=0)
+        self._depth = self.ledger.tree_depth(self.root)
+        self.weights: sparse.csr_array | None = None
+        if self.mixing not in ("exact-average", "random-matching") and self.num_alive > 1:
+            self.weights = mixing_matrix(graph, self.mixing, self.alive)
+            self._send_weights(self.weights)
+
+    def _send_weights(self, weights: sparse.csr_array) -> None:
+        requests = []
+        for low, high in self.session.blocks:
+            part = weights[low:high]
+            arrays = {"indptr": part.indptr, "indices": part.indices, "data": part.data}
+            arrays = {k: np.asarray(v, np.float64 if k == "data" else np.int64) for k, v in arrays.items()}
+            requests.append(Request("topology", {"population": self.name}, arrays))
+        self._outside = [r.arrays["outside"] for r in self.session.transport.exchange(requests)]
+
+    # --- primitives ------------------------------------------------------------------------------------------------
+
+    def rows(self, program: str, params: dict[str, Any], only: Sequence[int] | None = None) -> None:
+        """Run a row program on all alive vertices, or on those in ``only``."""
+        self._ask("rows", self._program(program, params, only))
+
+    def sum(
+        self, program: str, params: dict[str, Any], vectors: dict[str, NDArray[np.float64]] | None = None,
+        only: Sequence[int] | None = None,
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """Return the canonical sum (d,) float64 of what a program gives at every alive vertex."""
+        present = self.alive.copy()
+        if only is not None:
+            present &= np.isin(np.arange(self.num_nodes), list(only))
+        replies = self._ask("sum", {**self._program(program, params, only), "dim": self.dim}, vectors or {})
+        total = TreeSum(present)
+        for reply in replies:
+            total.merge(reply.arrays["keys"], reply.arrays["sums"])
+        return total.total()
+
+    def measure(
+        self, program: str, params: dict[str, Any], vectors: dict[str, NDArray[np.float64]] | None = None,
+        only: Sequence[int] | None = None,
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """Return numbers a vertex, (N, k) float64; NaN where a vertex is absent."""
+        replies = self._ask("measure", self._program(program, params, only), vectors or {})
+        found = np.concatenate([r.arrays["values"].reshape(len(r.arrays["values"]), -1) for r in replies if r.arrays["values"].size])
+        out = np.full((self.num_nodes, found.shape[1] - 1), np.nan)
+        out[found[:, 0].astype(int)] = found[:, 1:]
+        return out
+
+    def mix(self, rounds: int = 1, round_: int = 0) -> None:
+        """Mix all rows ``rounds`` times by the population's rule."""
+        for k in range(rounds):
+            if self.num_alive == 1:
+                return
+            if self.mixing == "exact-average":
+                self.write(self.mean(phase_cost=True).astype(np.float32), reset_momentum=False)
+                continue
+            if self.mixing == "random-matching":
+                self._send_weights(random_matching(self.graph, self.session.seed, round_ + k, self.alive))
+            halos = self._halos()
+            self.session.transport.exchange(
+                [Request("mix", {"population": self.name}, {"halo": h} if len(h) else {}) for h in halos]
+            )
+            self.charge_gossip()
+
+    def charge_gossip(self, repeats: int = 1) -> None:
+        """Write the traffic of gossip rounds into the ledger and the clock."""
+        size = _FLOAT32 * self.dim
+        self.ledger.record(self.phase, "model", "edges", size, repeats=repeats)
+        for _ in range(repeats):
+            self.clock.gossip(self._max_degree, size)
+
+    def _halos(self) -> list[NDArray[np.float32]]:
+        """Fetch every row that crosses a block border once, and sort them out by the host that needs them."""
+        if not any(len(o) for o in self._outside):
+            return [np.zeros((0, self.dim), np.float32) for _ in self.session.blocks]
+        needed = np.unique(np.concatenate(self._outside))
+        replies = self.session.transport.exchange(
+            [
+                Request("export", {"population": self.name}, {"nodes": needed[(needed >= a) & (needed < b)]})
+                for a, b in self.session.blocks
+            ]
+        )
+        rows = np.concatenate([r.arrays["rows"] for r in replies])
+        return [rows[np.searchsorted(needed, o)] for o in self._outside]
+
+    def mean(self, weights: NDArray[np.float64] | None = None, *, phase_cost: bool = False) -> NDArray[np.float64]:
+        """Return the mean of the alive rows, (d,) float64; ``weights`` (N,) if they do not count alike."""
+        if weights is None:
+            total = self.sum("fedunlearn.network.programs:weighted_row", {}) / self.num_alive
+        else:
+            chosen = np.flatnonzero(self.alive & (weights > 0))
+            share = weights / weights[chosen].sum()
+            params = {"weights": {str(i): float(share[i]) for i in chosen}}
+            total = self.sum("fedunlearn.network.programs:weighted_row", params, only=chosen.tolist())
+        if phase_cost:
+            self.charge_all_reduce("model", _FLOAT32)
+        return total
+
+    def charge_all_reduce(self, kind: str, item_bytes: int = _FLOAT64) -> None:
+        """Write one tree all-reduce (2(N-1) messages) into the ledger and the clock."""
+        size = item_bytes * self.dim
+        self.ledger.record(self.phase, kind, "tree", size, root=self.root)
+        self.clock.tree(self._depth, size, there_and_back=True)
+
+    def charge_server(self, clients: int) -> None:
+        """Write one federated round, model down and up, into the ledger and the clock."""
+        size = _FLOAT32 * self.dim
+        self.ledger.record(self.phase, "model", "server", size, clients=clients)
+        self.clock.server(clients, size)
+
+    def read(self, node: int) -> NDArray[np.float32]:
+        """Return the parameters of one vertex, (d,) float32."""
+        return self.read_rows([node])[0]
+
+    def read_rows(self, nodes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the parameters of several vertices, ascending ids, (k, d) float32."""
+        ids = np.asarray(nodes, dtype=np.int64)
+        replies = self.session.transport.exchange(
+            [
+                Request("read", {"population": self.name}, {"nodes": ids[(ids >= a) & (ids < b)]})
+                for a, b in self.session.blocks
+            ]
+        )
+        return np.concatenate([r.arrays["rows"] for r in replies])
+
+    def write(
+        self, vector: NDArray[np.float32], *, nodes: Sequence[int] | None = None,
+        operation: Literal["set", "add"] = "set", reset_momentum: bool = True,
+    ) -> None:  # fmt: skip
+        """Overwrite the rows of all alive vertices (or of ``nodes``) by one vector, or add it to them."""
+        arrays: dict[str, np.ndarray] = {"vector": np.asarray(vector, dtype=np.float32)}
+        if nodes is not None:
+            arrays["nodes"] = np.asarray(nodes, dtype=np.int64)
+        params = {"population": self.name, "operation": operation, "reset_momentum": reset_momentum}
+        self._ask("write", params, arrays)
+
+    def broadcast(self, vector: NDArray[np.float32], kind: str = "release") -> None:
+        """Flood one vector from the root; every alive vertex adopts it and clears its momentum."""
+        self.write(vector)
+        size = _FLOAT32 * self.dim
+        self.ledger.record(self.phase, kind, "flood", size, root=self.root)
+        self.clock.tree(self._depth, size, there_and_back=False)
+
+    # --- deletion --------------------------------------------------------------------------------------------------
+
+    def erase(self, sample_ids: NDArray[np.int64]) -> None:
+        """Take samples away from the hosts for good: no program of this session can read them afterwards."""
+        self._ask("erase", {"population": self.name}, {"sample_ids": np.asarray(sample_ids, dtype=np.int64)})
+        values = self.measure("fedunlearn.network.programs:counts", {})[:, 0]
+        self.counts = np.nan_to_num(values, nan=0.0).astype(np.int64)
+
+    def leave(self, node: int, graph: nx.Graph) -> None:
+        """Take a vertex out; ``graph`` is the graph of those who stay, after its repair."""
+        if not self.alive[node]:
+            raise UserError(f"client {node} was already deleted")
+        self.alive[node] = False
+        self._ask("leave", {"population": self.name}, {"nodes": np.array([node], dtype=np.int64)})
+        self.set_graph(graph)
+
+    def drop(self) -> None:
+        """Delete this population from the hosts."""
+        self._ask("drop", {"population": self.name})
+
+    # --- helpers ---------------------------------------------------------------------------------------------------
+
+    def _program(self, program: str, params: dict[str, Any], only: Sequence[int] | None) -> dict[str, Any]:
+        chosen = None if only is None else [int(i) for i in only]
+        return {"program": program, "params": params, "population": self.name, "only": chosen}
+
+    def _ask(
+        self, op: str, params: dict[str, Any], arrays: dict[str, np.ndarray] | None = None
+    ) -> list[Reply]:
+        return self.session.ask(op, params, arrays)

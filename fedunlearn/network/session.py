@@ -1,0 +1,78 @@
+"""The hosts of one run: set up once, shared by every population (the network, its retrained twins, probes)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fedunlearn.data import DataSettings, FederatedDataset, Role
+from fedunlearn.models import FeatureMap, Model
+from fedunlearn.network import datasource
+from fedunlearn.network.settings import LinkSettings, RuntimeSettings
+from fedunlearn.network.transport import Reply, Request, Transport
+from fedunlearn.network.workers import default_workers
+
+
+
+def blocks_of(num_nodes: int, hosts: int) -> list[tuple[int, int]]:
+    """Return the contiguous blocks ``[low, high)`` of vertices that the hosts carry."""
+    edges = np.linspace(0, num_nodes, hosts + 1).astype(int)
+    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:])]
+
+
+class Session:
+    """Opens the hosts behind a transport with one data set, one feature map and one model.
+
+    Use as a context manager: leaving it ends the worker processes and deletes the hosts' stores.
+    """
+
+    def __init__(
+        self, transport: Transport, dataset: FederatedDataset, model: Model, features: FeatureMap, *, seed: int,
+        data: DataSettings | None = None, links: LinkSettings | None = None, runtime: RuntimeSettings | None = None,
+        device: str = "cpu",
+    ) -> None:  # fmt: skip
+        self.transport, self.dataset, self.model, self.features, self.seed = transport, dataset, model, features, seed
+        self.links = links or LinkSettings()
+        self.device = device
+        self.num_nodes = len(dataset.clients(Role.TRAIN))
+        self.blocks = blocks_of(self.num_nodes, transport.num_hosts)
+        runtime = runtime or RuntimeSettings()
+        workers = default_workers() if runtime.workers is None else runtime.workers
+        if device != "cpu":
+            workers = 0  # one process feeds the GPU
+        self._key = datasource.publish(dataset)
+        share = 0 if workers == 0 else max(1, workers // transport.num_hosts)
+        spec, arrays = features.to_spec()
+        requests = [
+            Request(
+                "setup",
+                {
+                    "block": list(block), "num_nodes": self.num_nodes, "seed": seed, "workers": share, "device": device,
+                    "dataset": self._key, "data": data.model_dump(mode="json") if data else None,
+                    "model": model.spec, "features": spec,
+                },
+                arrays,
+            )
+            for block in self.blocks
+        ]  # fmt: skip
+        self.transport.exchange(requests)
+
+    def ask(self, op: str, params: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> list[Reply]:
+        """Send the same request to every host."""
+        return self.transport.exchange([Request(op, params, arrays or {}) for _ in self.blocks])
+
+    def put(self, arrays: dict[str, np.ndarray]) -> None:
+        """Keep arrays on every host under their names."""
+        self.ask("put", {}, arrays)
+
+    def close(self) -> None:
+        """End the hosts."""
+        datasource.withdraw(self._key)
+        self.ask("close", {})
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

@@ -1,0 +1,46 @@
+"""A worker process: one thread, one store, commands as lines of JSON on standard input.
+
+Started by :class:`fedunlearn.network.workers.Workers` as ``python -m fedunlearn.network.worker FOLDER``. Messages name a
+program and a range of vertices; arrays travel through the shared store only.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+
+import torch
+
+from fedunlearn.errors import UserError
+from fedunlearn.network.block import Block
+from fedunlearn.network.execute import execute
+
+
+def main() -> None:
+    """Answer commands until standard input closes."""
+    torch.set_num_threads(1)
+    replies = sys.stdout
+    sys.stdout = sys.stderr  # a stray print of a user's module must not break the protocol
+    block: Block | None = None
+    for line in sys.stdin:
+        try:
+            command = json.loads(line)
+            if command["kind"] == "open":
+                block = Block(Path(command["folder"]))
+                answer = {}
+            else:
+                if block is None:
+                    raise RuntimeError("no store has been opened")
+                answer = execute(block, command)
+        except UserError as error:
+            answer = {"error": str(error)}
+        except Exception:
+            answer = {"failure": traceback.format_exc()}
+        replies.write(json.dumps(answer) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""What every unlearning method is given, and what it must give back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedunlearn.network import Network, TrainingSettings
+from fedunlearn.privacy import Certificate, PrivacySettings
+from fedunlearn.requests import DeletionRequest
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What an answer took. ``network_seconds`` are simulated, ``seconds`` are this machine's."""
+
+    seconds: float = 0.0
+    gradients: int = 0
+    hvps: int = 0
+    messages: int = 0
+    bytes: int = 0
+    network_seconds: float = 0.0
+
+    def __add__(self, other: Cost) -> Cost:
+        return Cost(*(a + b for a, b in zip(vars(self).values(), vars(other).values())))
+
+
+@dataclass(frozen=True)
+class PublicKnowledge:
+    """What is known without any record that may be deleted: the public clients' records and what was made of them.
+
+    ``inputs`` (n, ...) as the model takes them, ``labels`` (n,), ``head`` (d,) float64 the model fitted on them alone.
+    """
+
+    inputs: NDArray[Any]
+    labels: NDArray[np.int64]
+    head: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Situation:
+    """The circumstances of an answer that are the same for every method."""
+
+    training: TrainingSettings
+    privacy: PrivacySettings
+    start: NDArray[np.float32]
+    seed: int
+    release: int
+    retrain: Callable[[Network], None]
+    public: PublicKnowledge | None = None
+    previous_release: NDArray[np.float32] | None = None
+    constants: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a method hands back when it has answered.
+
+    ``noise_free`` (d,) float64 is the vector that noise was added to: for the evaluation alone, which compares it with
+    retraining and then drops it. Methods whose nodes keep their own models leave it None.
+    """
+
+    noise_free: NDArray[np.float64] | None = None
+    release: NDArray[np.float32] | None = None
+    certificate: Certificate | None = None
+    certificate_reason: str = ""
+    fell_back_to_retraining: bool = False
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+class Unlearner(Protocol):
+    """Answers deletion requests on a trained network."""
+
+    reads_forget_set: bool
+    """Whether :meth:`unlearn` is called before the deleted samples are taken from the hosts."""
+
+    def conclude(self, network: Network, situation: Situation) -> Outcome:
+        """End the training of a network, by the same rule with and without the deleted data."""
+        ...
+
+    def unlearn(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
+        """Answer one request; the network holds the answer afterwards."""
+        ...

@@ -1,0 +1,58 @@
+"""The methods a user can name. A method is one file; third parties add theirs by the entry point ``fedunlearn.methods``."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.metadata import entry_points
+from typing import Any
+
+from fedunlearn.errors import UserError, listed, nearest
+from fedunlearn.settings import Settings
+
+_BUILT_IN = {
+    "retrain": "fedunlearn.unlearning.exact.retrain",
+    "finetune": "fedunlearn.unlearning.approximate.finetune",
+    "newton": "fedunlearn.unlearning.certified.newton",
+}
+
+
+@dataclass(frozen=True)
+class MethodInfo:
+    """One line of ``fedunlearn methods``. A method's module defines it as ``METHOD``."""
+
+    name: str
+    summary: str
+    levels: tuple[str, ...]
+    settings: type[Settings]
+    implementation: type[Any]
+    needs: str = ""
+    certifies: str = "nothing"
+
+
+def _modules() -> dict[str, str]:
+    found = {e.name: e.value for e in entry_points(group="fedunlearn.methods")}
+    return {**found, **_BUILT_IN}
+
+
+@lru_cache
+def method(name: str) -> MethodInfo:
+    """Return a method by name; raises UserError for an unknown one."""
+    modules = _modules()
+    if name not in modules:
+        raise UserError(
+            f"unlearning.method = '{name}' is not a known method{nearest(name, modules)} (allowed: {listed(sorted(modules))})"
+        )
+    info: MethodInfo = importlib.import_module(modules[name]).METHOD
+    return info
+
+
+def methods() -> dict[str, MethodInfo]:
+    """Return all methods by name."""
+    return {name: method(name) for name in sorted(_modules())}
+
+
+def settings_for(name: str) -> type[Settings]:
+    """Return the settings class of a method; raises UserError for an unknown one."""
+    return method(name).settings
