@@ -12,9 +12,9 @@ BUILT_IN = ("softmax", "mlp", "small-cnn", "leaf-cnn", "resnet18-gn")
 class ModelSettings(Settings):
     """The model every node trains.
 
-    ``features = "raw"`` feeds pixels scaled by the public constant 1/255; ``"unit"`` feeds the row ``[x/||x||, 1]/sqrt(2)``
+    ``features = "raw"`` feeds pixels scaled by the public constant 1/255; ``"unit"`` feeds ``[x/||x||, 1]/sqrt(2)``
     (norm at most one, bias entry included, as the rounding bound of the tolerance certificate needs); ``"frozen"`` feeds
-    ``[f/||f||, 1]/sqrt(2)`` where ``f`` is the last hidden layer of an extractor trained on public clients only.
+    ``[f/||f||, 1]/sqrt(2)``, where ``f`` is the last hidden layer of an extractor trained on public clients only.
     """
 
     name: str = Field(default="softmax", description="a built-in model, or 'package.module:Class' of a torch Module")
@@ -23,7 +23,9 @@ class ModelSettings(Settings):
     smelu_width: float = Field(default=0.5, gt=0, description="half width of SmeLU's quadratic part")
     hidden: tuple[int, ...] = Field(default=(128,), description="mlp: widths of the hidden layers")
     checkpoint: str | None = Field(default=None, description="safetensors file to start from, trained elsewhere")
-    extractor: str = Field(default="small-cnn", description="frozen features: the network whose last hidden layer is used")
+    extractor: str = Field(
+        default="small-cnn", description="frozen features: the network whose last hidden layer is used"
+    )
     extractor_width: int = Field(default=64, ge=1, description="frozen features: width of that layer")
     extractor_epochs: int = Field(default=8, ge=1)
     extractor_lr: float = Field(default=0.05, gt=0)
