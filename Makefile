@@ -1,0 +1,50 @@
+# Everything runs in a virtual environment of its own, made on first use.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow test-ray lint format types check bench clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+install: $(READY)  ## create .venv and install the package with its development tools
+
+demo: $(READY)  ## run the quickstart: 20 nodes learn digits, one leaves, the network forgets with a certificate
+	$(BIN)/fedunlearn run simulations/quickstart.toml
+
+test: $(READY)  ## run the default test suite (under 8 minutes on 2 cores)
+	$(BIN)/python -m pytest -m "not slow and not ray"
+
+test-slow: $(READY)  ## run the slow checks on real data (FEDUNLEARN_DATA must name a folder with femnist.npz)
+	$(BIN)/python -m pytest -m "slow and not ray"
+
+test-ray: $(READY)  ## run `flwr run .` on Flower's simulation runtime (installs the extra [ray])
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	$(BIN)/python -m pytest -m ray
+
+lint: $(READY)  ## check style
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)  ## apply style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(READY)  ## check types
+	$(BIN)/mypy
+
+check: lint types test  ## everything that must be green before a commit
+
+bench: $(READY)  ## measure client updates per second
+	$(BIN)/python -m benchmarks.yardstick --json
+
+clean:  ## remove the environment and caches, keep runs
+	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist
