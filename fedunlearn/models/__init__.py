@@ -1,5 +1,6 @@
 """The models room: networks as functions of one flat vector, their derivatives, and frozen public features."""
 
+from fedunlearn.models.checkpoint import read_checkpoint, write_checkpoint
 from fedunlearn.models.model import Model, build_model
 from fedunlearn.models.objective import (
     fisher_blocks_sum,
@@ -25,4 +26,6 @@ __all__ = [
     "hvp_sum",
     "loss_sum",
     "per_sample_gradients",
+    "read_checkpoint",
+    "write_checkpoint",
 ]

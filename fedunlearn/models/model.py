@@ -98,7 +98,7 @@ class Model:
         x = torch.from_numpy(array if array.flags.writeable else array.copy())  # torch cannot mark memory as read-only
         x = x.to(torch.float32).div_(255.0) if x.dtype == torch.uint8 else x.to(torch.float32)
         if not self.takes_images:
-            return x.reshape(len(x), -1)
+            return x.flatten(1)
         return x.permute(0, 3, 1, 2) if x.dim() == 4 else x.unsqueeze(1)
 
     def logits(self, theta: Tensor, x: Tensor) -> Tensor:

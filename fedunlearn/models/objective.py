@@ -10,7 +10,7 @@ takes the record's label. For softmax regression the true one is the Hessian.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import torch
@@ -43,7 +43,7 @@ def gradient_sum(model: Model, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return softmax.gradient(theta, x, y, model.num_classes)
     total = torch.zeros_like(theta)
     for part in _chunks(len(y), _RECORDS):
-        total = total + grad(lambda t, s=part: loss_sum(model, t, x[s], y[s]))(theta)
+        total = total + grad(_loss_at(model, x[part], y[part]))(theta)
     return total
 
 
@@ -55,7 +55,7 @@ def hvp_sum(model: Model, theta: Tensor, v: Tensor, x: Tensor, y: Tensor) -> Ten
     total = torch.zeros_like(theta)
     for part in _chunks(len(y), _RECORDS):
         # The Hessian is symmetric, so reverse mode twice serves; it asks less of a module than forward mode does.
-        pull = vjp(grad(lambda t, s=part: loss_sum(model, t, x[s], y[s])), theta)[1]
+        pull = vjp(grad(_loss_at(model, x[part], y[part])), theta)[1]
         total = total + pull(v)[0]
     return total
 
@@ -122,6 +122,10 @@ def hessian_sum(model: Model, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
     rows = [vmap(lambda v: hvp_sum(model, theta, v, x, y))(part) for part in directions.split(64)]
     dense = torch.cat(rows)
     return (dense + dense.T) / 2.0
+
+
+def _loss_at(model: Model, x: Tensor, y: Tensor) -> Callable[[Tensor], Tensor]:
+    return lambda theta: loss_sum(model, theta, x, y)
 
 
 def _fisher_factors(model: Model, theta: Tensor, x: Tensor, y: Tensor, kind: FisherKind) -> Iterator[Tensor]:

@@ -13,8 +13,8 @@ class ModelSettings(Settings):
     """The model every node trains.
 
     ``features = "raw"`` feeds pixels scaled by the public constant 1/255; ``"unit"`` feeds ``[x/||x||, 1]/sqrt(2)``
-    (norm at most one, bias entry included, as the rounding bound of the tolerance certificate needs); ``"frozen"`` feeds
-    ``[f/||f||, 1]/sqrt(2)``, where ``f`` is the last hidden layer of an extractor trained on public clients only.
+    (norm at most one, bias entry included, as the rounding bound of the tolerance certificate needs); ``"frozen"``
+    feeds ``[f/||f||, 1]/sqrt(2)``, where ``f`` is the last hidden layer of an extractor trained on public clients only.
     """
 
     name: str = Field(default="softmax", description="a built-in model, or 'package.module:Class' of a torch Module")

@@ -1,0 +1,74 @@
+"""Modules of a user's own, good and bad, for the import-path tests."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+
+class Good(nn.Module):
+    """A small network with a constant buffer."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.conv = nn.Conv2d(input_shape[0], 4, 3)
+        self.head = nn.Linear(4, num_classes)
+        self.register_buffer("centre", torch.tensor(0.5))
+
+    def forward(self, x):
+        return self.head(torch.tanh(self.conv(x - self.centre)).mean(dim=(2, 3)))
+
+
+class Vector(nn.Sequential):
+    """Softmax regression on vectors."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__(nn.Linear(input_shape[0], num_classes))
+
+
+class BatchNormed(nn.Sequential):
+    """Keeps running statistics of what it was trained on."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__(nn.Flatten(), nn.LazyLinear(4), nn.BatchNorm1d(4), nn.Linear(4, num_classes))
+        self(torch.zeros((2, *input_shape)))
+
+
+class Dropped(nn.Sequential):
+    """Random in training mode."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__(nn.Flatten(), nn.Linear(input_shape[0] * input_shape[1] * input_shape[2], 64), nn.Dropout(0.5))
+        self.append(nn.Linear(64, num_classes))
+
+
+class Unmapped(nn.Module):
+    """Branches on a value, which cannot be mapped over models."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__()
+        self.layer = nn.Linear(input_shape[1] * input_shape[2], num_classes)
+
+    def forward(self, x):
+        z = self.layer(x.flatten(1))
+        return z if float(z.sum().detach()) > 0 else z * 2
+
+
+class Frozen(nn.Sequential):
+    """Has a parameter that does not train."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__(nn.Flatten(), nn.Linear(input_shape[1] * input_shape[2], num_classes))
+        self[1].bias.requires_grad_(False)
+
+
+class WrongShape(nn.Sequential):
+    """Gives one logit too many."""
+
+    def __init__(self, input_shape, num_classes):
+        super().__init__(nn.Flatten(), nn.Linear(input_shape[1] * input_shape[2], num_classes + 1))
+
+
+def not_a_module(input_shape, num_classes):
+    """Return something else than a module."""
+    return 3
