@@ -1,1 +1,66 @@
-"""."""
+"""What may be said about a release, and how sure one can be: noise calibration, certificates, and their verification.
+
+The room holds arithmetic only: the exact Gaussian profile, the tolerance theorem for strongly convex objectives, and
+the certificate with its premises. It never sees data or models and imports neither torch nor the network.
+"""
+
+from fedunlearn.privacy.certificate import (
+    Certificate,
+    NoCertificate,
+    Noise,
+    Premise,
+    Status,
+    read_certificates,
+    write_certificates,
+)
+from fedunlearn.privacy.facts import RunFacts
+from fedunlearn.privacy.gaussian import classic_sigma, compose, curve, delta_of, epsilon_of, mu_of, sigma_for
+from fedunlearn.privacy.noise import gaussian_noise, publish
+from fedunlearn.privacy.settings import PrivacySettings
+from fedunlearn.privacy.tolerance import (
+    Calibration,
+    calibrate,
+    certify,
+    joint_sensitivity,
+    meets_tolerance,
+    mu_over_releases,
+    sensitivity,
+    stopping_value,
+    tolerance_for,
+)
+from fedunlearn.privacy.verify import Check, Report, code_sha256, file_sha256, verify
+
+__all__ = [
+    "Calibration",
+    "Certificate",
+    "Check",
+    "NoCertificate",
+    "Noise",
+    "Premise",
+    "PrivacySettings",
+    "Report",
+    "RunFacts",
+    "Status",
+    "calibrate",
+    "certify",
+    "classic_sigma",
+    "code_sha256",
+    "compose",
+    "curve",
+    "delta_of",
+    "epsilon_of",
+    "file_sha256",
+    "gaussian_noise",
+    "joint_sensitivity",
+    "meets_tolerance",
+    "mu_of",
+    "mu_over_releases",
+    "publish",
+    "read_certificates",
+    "sensitivity",
+    "sigma_for",
+    "stopping_value",
+    "tolerance_for",
+    "verify",
+    "write_certificates",
+]

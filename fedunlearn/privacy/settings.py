@@ -15,5 +15,6 @@ class PrivacySettings(Settings):
     epsilon: float = Field(default=1.0, gt=0)
     delta: float = Field(default=1e-5, gt=0, lt=1)
     noise: Literal["simulated", "secret"] = Field(
-        default="simulated", description="simulated: derived from the seed, reproducible; secret: operating-system entropy"
+        default="simulated",
+        description="simulated: derived from the seed, reproducible; secret: operating-system entropy",
     )

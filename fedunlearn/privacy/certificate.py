@@ -1,0 +1,266 @@
+"""A certificate: one claim about one release, with the premises it rests on, and its file format.
+
+A certificate is a claim that carries its own proof obligations. It is *valid* only when every premise of the theorem it
+names was enforced by the code that ran; a value merely seen in the run is *measured*, and anything else is *assumed*.
+Scope lines are different: they describe the threat model, which no code can enforce, and stand beside every epsilon.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import tempfile
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from fedunlearn.errors import UserError
+from fedunlearn.privacy import gaussian
+
+SCHEMA = "fedunlearn/certificates/1"
+
+Status = Literal["enforced", "measured", "assumed"]
+Noise = Literal["simulated", "secret"]
+
+
+class NoCertificate(Exception):
+    """Nothing can be certified about a release; the message is the one-sentence reason."""
+
+
+@dataclass(frozen=True)
+class Premise:
+    """One condition of the theorem, how this run met it, and a sentence of detail."""
+
+    name: str
+    status: Status
+    detail: str
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """An (epsilon, delta) claim about one release after one deletion request.
+
+    Attributes:
+        method: the unlearning method that answered the request.
+        granularity: what was deleted: ``sample``, ``class`` or ``client``.
+        epsilon, delta: the claim, dimensionless; also true at every other point of :meth:`curve`.
+        mu: the exact privacy number of everything this certificate covers, dimensionless.
+        sigma: standard deviation of the noise on each parameter, in units of the parameters.
+        sensitivity: largest L2 distance between the two noise-free vectors, in units of the parameters.
+        theorem: the statement that is invoked.
+        claim: what the release is compared with, in one sentence.
+        scope: the threat model, one line each, the observers first.
+        view: what holds for those who watch the messages of unlearning: ``T-V0``, ``T-V2`` or ``none``.
+        view_reason: one sentence on why.
+        premises: conditions of the theorem and how they were met.
+        constants: the numbers that enter the theorem.
+        noise: where the noise came from.
+        hashes: SHA-256 of what the claim is about. A key with a file suffix is a file path relative to the certificate.
+        limits: what this certificate, or any other of its kind, does not cover.
+        facts: what the run reported, from which :func:`fedunlearn.privacy.verify` rebuilds the certificate.
+    """
+
+    method: str
+    granularity: str
+    epsilon: float
+    delta: float
+    mu: float
+    sigma: float
+    sensitivity: float
+    theorem: str
+    claim: str
+    scope: tuple[str, ...]
+    view: str
+    view_reason: str
+    premises: tuple[Premise, ...]
+    constants: dict[str, float]
+    noise: Noise
+    hashes: dict[str, str]
+    limits: tuple[str, ...]
+    facts: dict[str, Any]
+
+    @property
+    def valid(self) -> bool:
+        """Whether there are premises and every one of them was enforced."""
+        return all_enforced([premise.status for premise in self.premises])
+
+    def curve(
+        self, *, epsilons: Iterable[float] | None = None, deltas: Iterable[float] | None = None
+    ) -> list[tuple[float, float]]:
+        """Return (epsilon, delta) points that hold under the same premises; by default around the claimed epsilon."""
+        if epsilons is None and deltas is None:
+            epsilons = [self.epsilon * 2 ** (step / 8) for step in range(-32, 17)]
+        return gaussian.curve(self.mu, epsilons=epsilons, deltas=deltas)
+
+    def with_hashes(self, hashes: Mapping[str, str]) -> Certificate:
+        """Return the certificate with further hashes, for files that are written after it was issued."""
+        return dataclasses.replace(self, hashes={**self.hashes, **hashes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values, with the ``valid`` flag and a digest of all other entries."""
+        plain = dataclasses.asdict(self)
+        for key in ("scope", "limits", "premises"):
+            plain[key] = list(plain[key])
+        plain["valid"] = self.valid
+        plain["sha256"] = digest(plain)
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: Mapping[str, Any]) -> Certificate:
+        """Return the certificate written by :meth:`to_dict`; ``valid`` and the digest are recomputed, not believed.
+
+        Raises:
+            UserError: if an entry is missing, unknown or of the wrong kind.
+        """
+        names = [field.name for field in dataclasses.fields(cls)]
+        if missing := [name for name in names if name not in plain]:
+            raise UserError(f"the certificate has no entry '{missing[0]}', which every certificate must have")
+        if unknown := sorted(set(plain) - set(names) - {"valid", "sha256"}):
+            raise UserError(f"the certificate has an entry '{unknown[0]}', which no certificate may have")
+        values = {name: plain[name] for name in names}
+        for name in ("epsilon", "delta", "mu", "sigma", "sensitivity"):
+            values[name] = _number(name, values[name])
+        for name in ("method", "granularity", "theorem", "claim", "view", "view_reason"):
+            _expect(isinstance(values[name], str), name, values[name], "a text")
+        _expect(values["noise"] in get_args(Noise), "noise", values["noise"], "'simulated' or 'secret'")
+        for name in ("scope", "limits"):
+            _expect(_is_texts(values[name]), name, values[name], "a list of texts")
+            values[name] = tuple(values[name])
+        for name in ("constants", "hashes", "facts"):
+            _expect(isinstance(values[name], dict), name, values[name], "a table")
+        values["constants"] = {key: _number(f"constants.{key}", value) for key, value in values["constants"].items()}
+        _expect(_is_texts(list(values["hashes"].values())), "hashes", values["hashes"], "a table of texts")
+        _expect(isinstance(values["premises"], (list, tuple)), "premises", values["premises"], "a list of premises")
+        values["premises"] = tuple(_premise(entry) for entry in values["premises"])
+        return cls(**values)
+
+    def text(self) -> str:
+        """Return the certificate as text for people, with premises, scope, view and limits."""
+        verdict = "VALID: every premise was enforced" if self.valid else "NOT VALID: some premises were not enforced"
+        lines = [
+            f"{self.granularity.capitalize()}-level deletion by {self.method}: {verdict}",
+            "",
+            *_wrapped(
+                f"epsilon = {self.epsilon:g}, delta = {self.delta:g} (mu = {self.mu:.6g}; sigma = {self.sigma:.6g} "
+                f"on every parameter, sensitivity {self.sensitivity:.6g}; {self.noise} noise)"
+            ),
+            *_wrapped(self.claim),
+            *_wrapped(f"Theorem: {self.theorem}"),
+            "",
+            "Premises",
+            *(line for p in self.premises for line in _wrapped(f"{p.name}: {p.detail}", f"  [{p.status}] ")),
+            "",
+            "Scope (the threat model, which code cannot enforce)",
+            *(line for entry in self.scope for line in _wrapped(entry, "  - ")),
+            "",
+            f"Those who watch the messages: {'no certificate' if self.view == 'none' else self.view}",
+            *_wrapped(self.view_reason, "  "),
+            "",
+            "Not covered",
+            *(line for entry in self.limits for line in _wrapped(entry, "  - ")),
+        ]
+        return "\n".join(lines)
+
+
+def all_enforced(statuses: Sequence[str]) -> bool:
+    """Return whether there is at least one status and all of them are ``enforced``."""
+    return bool(statuses) and all(status == "enforced" for status in statuses)
+
+
+def digest(plain: Mapping[str, Any]) -> str:
+    """Return the SHA-256 of a certificate's JSON entries, without the digest itself, in canonical form."""
+    body = {key: value for key, value in plain.items() if key != "sha256"}
+    return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def write_certificates(path: Path | str, certificates: Sequence[Certificate]) -> None:
+    """Write ``certificate.json`` so that a reader sees the old file or the whole new one.
+
+    Raises:
+        UserError: if the folder cannot be written.
+    """
+    path = Path(path)
+    entry = {"schema": SCHEMA, "certificates": [certificate.to_dict() for certificate in certificates]}
+    content = json.dumps(entry, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+    try:
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False
+        ) as file:
+            try:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+                os.chmod(file.name, 0o644)  # the temporary file is private, the certificate is not
+                os.replace(file.name, path)
+            except BaseException:
+                os.unlink(file.name)
+                raise
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def read_entries(path: Path | str) -> list[dict[str, Any]]:
+    """Return the entries of a ``certificate.json`` as plain tables, unjudged.
+
+    Raises:
+        UserError: if the file cannot be read, is not JSON, or is not of this schema.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
+    except ValueError as error:  # a JSON or an encoding error
+        raise UserError(f"{path} is not a JSON file: {error}") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise UserError(f"{path}: schema = {found!r} is not a certificate file of this version, which has '{SCHEMA}'")
+    entries = content.get("certificates")
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+        raise UserError(f"{path}: certificates is not a list of tables")
+    return entries
+
+
+def read_certificates(path: Path | str) -> list[Certificate]:
+    """Return the certificates of a ``certificate.json``.
+
+    Raises:
+        UserError: if the file cannot be read or one of its entries is malformed.
+    """
+    certificates = []
+    for number, entry in enumerate(read_entries(path)):
+        try:
+            certificates.append(Certificate.from_dict(entry))
+        except UserError as error:
+            raise UserError(f"{path}: certificates.{number}: {error}") from error
+    return certificates
+
+
+def _premise(entry: Any) -> Premise:
+    if isinstance(entry, dict) and set(entry) == {"name", "status", "detail"}:
+        _expect(entry["status"] in get_args(Status), "status", entry["status"], "'enforced', 'measured' or 'assumed'")
+        _expect(_is_texts(list(entry.values())), "premises", entry, "a name, a status and a detail")
+        return Premise(**entry)
+    raise UserError(f"premises has {entry!r}, where a name, a status and a detail are expected")
+
+
+def _number(name: str, value: Any) -> float:
+    _expect(isinstance(value, (int, float)) and not isinstance(value, bool), name, value, "a number")
+    return float(value)
+
+
+def _is_texts(value: Any) -> bool:
+    return isinstance(value, (list, tuple)) and all(isinstance(entry, str) for entry in value)
+
+
+def _expect(condition: bool, name: str, value: Any, allowed: str) -> None:
+    if not condition:
+        raise UserError(f"{name} = {value!r} is not allowed in a certificate: it must be {allowed}")
+
+
+def _wrapped(text: str, bullet: str = "") -> list[str]:
+    return textwrap.wrap(text, width=100, initial_indent=bullet, subsequent_indent=" " * len(bullet))
