@@ -1,0 +1,74 @@
+"""``fedunlearn run``: one experiment from a file, or with ``--dry-run`` what it would cost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fedunlearn.cli.options import Overrides, Seed, console, facts, flat
+from fedunlearn.cli.progress import progress_bar
+from fedunlearn.errors import UserError
+
+if TYPE_CHECKING:
+    from fedunlearn.config import Experiment
+
+
+def run(
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="Experiment in TOML, such as simulations/quickstart.toml.")
+    ],
+    overrides: Overrides = None,
+    out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="New folder for the results.")] = None,
+    seed: Seed = None,
+    device: Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print memory, time, messages and reachable epsilon, and stop.")
+    ] = False,
+) -> None:
+    """Train a network, answer its deletion requests, certify, and compare with retraining."""
+    from fedunlearn.config import load_experiment
+
+    changes = list(overrides or ())
+    changes += [f"seed={seed}"] if seed is not None else []
+    changes += [f"runtime.device={device}"] if device is not None else []
+    experiment = load_experiment(file, changes)
+    if dry_run:
+        from fedunlearn.simulation import estimate
+
+        console().print(facts(f"{experiment.name}: what this run would take", flat(estimate(experiment))))
+        return
+    folder = target(experiment, out)
+
+    from fedunlearn.flower.local import run_local
+
+    with progress_bar() as progress:
+        result = run_local(experiment, out=folder, progress=progress)
+
+    from fedunlearn.results.table import summary_table
+
+    output = console()
+    output.print(summary_table(result.summary))
+    written_to = result.folder or folder
+    for figure in sorted((written_to / "figures").glob("*.*")):
+        output.print(f"figure   {figure}", soft_wrap=True)
+    output.print(f"results  {written_to}", soft_wrap=True)
+
+
+def target(experiment: Experiment, out: Path | None) -> Path:
+    """Return the folder that a run writes to, which does not exist yet.
+
+    A folder asked for by ``--out`` must be new, for whoever asks for it will look there; the default and the file's own
+    ``out`` get ``-2``, ``-3``, ... where they are taken.
+    """
+    if out is not None:
+        if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+            raise UserError(f"--out {out}: is there already; name a new folder, or remove this one first")
+        return out
+    wanted = Path(experiment.out or f"runs/{experiment.name}-{experiment.seed}")
+    folder, number = wanted, 1
+    while folder.exists():
+        number += 1
+        folder = wanted.with_name(f"{wanted.name}-{number}")
+    return folder
