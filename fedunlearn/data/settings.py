@@ -17,22 +17,27 @@ class DataSettings(Settings):
     """What is learned from, and by whom.
 
     ``train_clients``, ``public_clients`` and ``never_members`` are selections of client numbers such as ``"0-99"`` or
-    ``"0-9,12,20-29"``; an empty selection means none, and ``"rest"`` (at most once) means all clients not named elsewhere.
+    ``"0-9,12,20-29"``; an empty selection means none, and ``"rest"`` (at most once) all clients not named elsewhere.
+    All three empty mean the source's default roles (see docs/data.md).
     """
 
     source: Source = "mnist-5k"
     path: str | None = Field(default=None, description="file or folder; by default looked for in $FEDUNLEARN_DATA")
-    partition: Literal["natural", "iid", "dirichlet", "shards"] = Field(
-        default="natural", description="natural: by the source's own clients (writers); the others cut a pooled source"
+    partition: Literal["natural", "iid", "dirichlet", "shards"] | None = Field(
+        default=None,
+        description="natural: by the source's own clients (writers); the others pool all samples and cut them anew; "
+        "by default natural where the source has clients, else iid",
     )
-    clients: int | None = Field(default=None, ge=1, description="number of clients to cut a pooled source into")
+    clients: int | None = Field(default=None, ge=1, description="number of clients to cut into (20 by default)")
     alpha: float = Field(default=0.5, gt=0, description="Dirichlet concentration of labels over clients")
-    shards_per_client: int = Field(default=2, ge=1)
+    shards_per_client: int = Field(default=2, ge=1, description="partition 'shards': pieces of the sorted samples each")
     test_fraction: float = Field(default=0.1, gt=0, lt=1, description="share held out by a source without own split")
-    max_samples_per_client: int | None = Field(default=None, ge=1)
-    train_clients: str = ""
-    public_clients: str = ""
-    never_members: str = ""
+    max_samples_per_client: int | None = Field(
+        default=None, ge=1, description="keep at most this many, drawn by the seed"
+    )
+    train_clients: str = Field(default="", description="clients on the graph, who may ask for deletion")
+    public_clients: str = Field(default="", description="clients whose data are public and never deleted")
+    never_members: str = Field(default="", description="clients who take no part: the control of membership inference")
     writers: int = Field(default=100, ge=1, description="source 'writers': how many writers to generate")
     samples_per_writer: int = Field(default=100, ge=2, description="source 'writers': images of each writer")
     label: str = Field(default="label", description="source 'table': name of the label column")
