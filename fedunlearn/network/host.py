@@ -75,6 +75,11 @@ class Host:
             raise UserError(f"the store {folder} of this host is gone; start the run again")
         return cls(folder, Workers(int(Store(folder).read_json("block")["workers"])))
 
+    def refresh(self) -> None:
+        """Open the arrays anew, here and in the workers: another process of this host may have replaced some."""
+        self.block.generation += 1
+        self.store.forget_handles()
+
     def handle(self, request: Request) -> Reply:
         """Carry out one request; raises UserError with one sentence for what a user can mend."""
         if request.op not in self._operations:
