@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import textwrap
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -114,7 +115,10 @@ def code_sha256() -> str:
 def _checks_of(number: int, entry: Mapping[str, Any], folder: Path) -> Iterator[Check]:
     def check(what: str, claimed: object, recomputed: object, ok: bool | None = None) -> Check:
         agree = _agree(claimed, recomputed) if ok is None else ok
-        return Check(number, what, _shown(claimed), _shown(recomputed), agree)
+        shown, found = _shown(claimed), _shown(recomputed)
+        if agree:
+            shown, found = textwrap.shorten(shown, 100), textwrap.shorten(found, 100)
+        return Check(number, what, shown, found, agree)
 
     yield check("digest of the entries", entry.get("sha256"), digest(entry))
     try:
@@ -133,7 +137,7 @@ def _checks_of(number: int, entry: Mapping[str, Any], folder: Path) -> Iterator[
             noise=claimed.noise,
             hashes=claimed.hashes,
         )
-    except (UserError, NoCertificate, TypeError) as error:
+    except (UserError, NoCertificate, TypeError, ValueError, ArithmeticError) as error:
         yield check("the claim, from the facts of the run", "a certificate", f"none: {error}", ok=False)
     else:
         for name in ("sensitivity", "mu", "sigma", "constants", "method", "granularity", "theorem", "claim"):
