@@ -1,0 +1,223 @@
+"""The schema of ``summary.json``: what a run says about itself in one file.
+
+The classes are the documentation too: :func:`field_table` turns them into the tables of docs/results.md. Every table
+may hold further entries, which readers should ignore; a null says that a number does not exist or is not finite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from types import NoneType
+from typing import Any, Literal, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedunlearn.results.files import plain
+
+SCHEMA: Literal["fedunlearn/summary/1"] = "fedunlearn/summary/1"
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+
+class DataEntry(_Entry):
+    """The data set."""
+
+    name: str = Field(description="name of the data set")
+    synthetic: bool = Field(default=False, description="whether the samples were generated")
+    clients: int | None = Field(default=None, description="train clients, one on every vertex of the graph")
+    samples: int | None = Field(default=None, description="their training samples, before any deletion")
+    sha256: str | None = Field(default=None, description="hash of the whole data set's content")
+
+
+class TopologyEntry(_Entry):
+    """The graph the run started with."""
+
+    nodes: int = Field(ge=1, description="vertices")
+    edges: int = Field(ge=0, description="undirected edges")
+    generator: str = Field(description="name of the generator, or `file`")
+    mixing: str = Field(description="rule of the mixing matrix W")
+    spectral_gap: float | None = Field(description="1 − ρ")
+    rho: float | None = Field(description="ρ, the second-largest modulus of an eigenvalue of W")
+    mixing_time: float | None = Field(description="rounds until every entry of the power of W is within 1/N of 1/N")
+
+
+class ModelEntry(_Entry):
+    """What was trained."""
+
+    name: str = Field(description="architecture")
+    features: str = Field(description="what it sees: `raw`, `unit` or `frozen`")
+    parameters: int = Field(ge=1, description="length of the parameter vector")
+
+
+class SpreadEntry(_Entry):
+    """A statistic over the nodes' own models."""
+
+    mean: float = Field(description="mean over nodes")
+    std: float = Field(description="standard deviation over nodes (of the population, not of a sample)")
+    min: float = Field(description="the worst node")
+    max: float = Field(description="the best node")
+
+
+class MeasuredEntry(_Entry):
+    """One model on every set of samples. The sets are those of docs/results.md; accuracies are shares in [0, 1]."""
+
+    test_accuracy: float | None = Field(ge=0, le=1, description="test samples of all train clients")
+    test_loss: float | None = Field(default=None, description="mean cross-entropy on the same samples, in nats")
+    retain_accuracy: float | None = Field(ge=0, le=1, description="training samples that nobody asked to delete")
+    forget_accuracy: float | None = Field(ge=0, le=1, description="training samples that the requests delete")
+    never_member_accuracy: float | None = Field(ge=0, le=1, description="samples of clients that never took part")
+    node_test_accuracy: SpreadEntry | None = Field(default=None, description="test accuracy of the nodes' own models")
+    membership_auc_forget_vs_test: float | None = Field(
+        default=None, ge=0, le=1,
+        description="loss-threshold membership inference; 1: every deleted sample looks like a member, 0.5: as test",
+    )  # fmt: skip
+
+
+class PremiseEntry(_Entry):
+    """A condition of the theorem."""
+
+    name: str = Field(description="the condition")
+    status: Literal["enforced", "measured", "assumed"] = Field(description="how the run met it")
+    detail: str = Field(description="one sentence")
+
+
+class CertificateEntry(_Entry):
+    """The certificate of the release after the request; `certificate.json` has it in full."""
+
+    epsilon: float = Field(description="ε of the claim")
+    delta: float = Field(description="δ of the claim")
+    sigma: float = Field(description="standard deviation of the noise on each parameter")
+    sensitivity: float = Field(description="proved bound on the L2 distance of the noise-free vectors")
+    valid: bool = Field(description="whether every premise was enforced")
+    theorem: str = Field(description="the statement that is invoked")
+    scope: list[str] = Field(description="the threat model, which no code can enforce")
+    premises: list[PremiseEntry] = Field(description="the conditions, as below")
+
+
+class CostEntry(_Entry):
+    """What an answer took."""
+
+    seconds: float = Field(ge=0, description="wall-clock seconds on this machine")
+    gradients: float = Field(ge=0, description="gradients of the whole network: passes over its training samples")
+    hvps: float = Field(ge=0, description="Hessian-vector products of the whole network")
+    messages: float = Field(ge=0, description="messages between vertices")
+    bytes: float = Field(ge=0, description="their size")
+    network_seconds: float = Field(ge=0, description="simulated seconds on the links of `settings.toml`")
+
+
+class RequestEntry(_Entry):
+    """One deletion request and its answer, in the order of answering."""
+
+    request: dict[str, Any] = Field(description="the request as it was resolved: level, node, number of samples, …")
+    method: str = Field(description="unlearning method")
+    certificate: CertificateEntry | None = Field(description="the certificate, or null")
+    certificate_reason: str = Field(default="", description="why there is none, in one sentence")
+    distance_to_retrained: float | None = Field(
+        default=None, ge=0, description="largest L2 distance of a node to the retrained network, before noise on both"
+    )
+    distance_before: float | None = Field(default=None, ge=0, description="the same before the request was answered")
+    prediction_distance_to_retrained: float | None = Field(
+        default=None, ge=0, le=1, description="mean total variation of predictions, largest over nodes"
+    )
+    influence: dict[str, Any] | None = Field(default=None, description="predicted and measured influence of the leaver")
+    cost: CostEntry = Field(description="what the answer took")
+    retrain_cost: CostEntry | None = Field(default=None, description="what retraining took")
+
+
+class SecondsEntry(_Entry):
+    """Wall-clock seconds of the phases; every entry may be missing."""
+
+    setup: float | None = Field(default=None, description="data, features, hosts")
+    train: float | None = Field(default=None, description="training of the original network")
+    retrain: float | None = Field(default=None, description="all retraining")
+    unlearn: float | None = Field(default=None, description="answers to all requests")
+    evaluate: float | None = Field(default=None, description="all measuring")
+    total: float | None = Field(default=None, description="from beginning to end")
+
+
+class Summary(_Entry):
+    """A whole run."""
+
+    schema_: Literal["fedunlearn/summary/1"] = Field(default=SCHEMA, alias="schema", description="this version")
+    name: str = Field(description="name of the experiment")
+    seed: int = Field(description="seed of everything that was drawn")
+    versions: dict[str, str] = Field(description="Python, this package and the libraries that decide numbers")
+    data: DataEntry = Field(description="the data set")
+    topology: TopologyEntry = Field(description="the graph")
+    model: ModelEntry = Field(description="the model")
+    models: dict[str, MeasuredEntry] = Field(
+        description="`original`, `retrained`, `unlearned`, then controls such as `public_head`"
+    )
+    requests: list[RequestEntry] = Field(description="the requests")
+    seconds: SecondsEntry = Field(description="time of the phases")
+    ledger: dict[str, Any] = Field(description="totals of `ledger.json`: messages, bytes")
+
+
+def check_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a summary as plain JSON values that fit the schema, with the schema's name first and defaults filled in.
+
+    Raises:
+        ValueError: naming the first entry that is missing or of the wrong kind.
+    """
+    try:
+        # by JSON rules, where 1 is a float but "1" is none
+        checked = Summary.model_validate(plain({"schema": SCHEMA, **summary}), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"summary.json: {place}: {first['msg']}") from None
+    return checked.model_dump(by_alias=True)
+
+
+def field_table() -> str:
+    """Return the schema as Markdown: a heading and a table of fields for every class, outermost first."""
+    parts = []
+    for path, entry in _walk("", Summary):
+        doc = (entry.__doc__ or "").strip()
+        lines = [
+            f"### {f'`{path}`' if path else 'The file'}",
+            "",
+            doc,
+            "",
+            "| field | type | meaning |",
+            "|---|---|---|",
+        ]
+        for name, field in entry.model_fields.items():
+            lines.append(f"| `{field.alias or name}` | {_type_name(field.annotation)} | {field.description} |")
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts) + "\n"
+
+
+def _walk(path: str, entry: type[_Entry]) -> Iterator[tuple[str, type[_Entry]]]:
+    yield path, entry
+    for name, field in entry.model_fields.items():
+        inner, suffix = _inner(field.annotation)
+        if inner is not None:
+            yield from _walk(f"{path}.{name}{suffix}".lstrip("."), inner)
+
+
+def _inner(annotation: Any) -> tuple[type[_Entry] | None, str]:
+    """Return the table class inside an annotation, and how a path into it goes on."""
+    if isinstance(annotation, type) and issubclass(annotation, _Entry):
+        return annotation, ""
+    suffix = {list: "[]", dict: ".<name>"}.get(get_origin(annotation), "")
+    for argument in get_args(annotation):
+        found, more = _inner(argument)
+        if found is not None:
+            return found, suffix + more
+    return None, ""
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " or ".join(f"`{value}`" for value in get_args(annotation))
+    arguments = get_args(annotation)
+    if NoneType in arguments:
+        return " or ".join([_type_name(a) for a in arguments if a is not NoneType] + ["null"])
+    if get_origin(annotation) is list:
+        return f"list of {_type_name(arguments[0])}s"
+    if get_origin(annotation) is dict or (isinstance(annotation, type) and issubclass(annotation, _Entry)):
+        return "table"
+    return {str: "text", float: "number", int: "whole number", bool: "true or false"}.get(annotation, "value")

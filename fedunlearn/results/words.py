@@ -1,0 +1,96 @@
+"""How numbers, models and requests are called in tables and figures."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+ORDER = ("original", "retrained", "unlearned")
+"""The models of a run that come first wherever models are listed; controls follow in the order of the summary."""
+
+
+def model_title(name: str) -> str:
+    """Return the name of a model as people read it: ``public_head`` is "public head"."""
+    return name.replace("_", " ")
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return names of models in the order in which they are shown."""
+    given = list(names)
+    return [name for name in ORDER if name in given] + [name for name in given if name not in ORDER]
+
+
+def is_control(name: str) -> bool:
+    """Return whether a model is none of original, retrained and unlearned."""
+    return name not in ORDER
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Return a number with so many significant digits, thousands separated; "–" for None.
+
+    >>> number(18432.0), number(0.013417), number(1e-05), number(1.0)
+    ('18,432', '0.0134', '1e-05', '1')
+    """
+    if value is None or math.isnan(value):
+        return "–"
+    if abs(value) >= 1000 and math.isfinite(value):
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def share(value: float | None) -> str:
+    """Return a share in [0, 1] with four decimals; "–" for None."""
+    return "–" if value is None else f"{value:.4f}"
+
+
+def seconds(value: float | None) -> str:
+    """Return a duration in the unit people would use.
+
+    >>> seconds(0.0042), seconds(8.13), seconds(312.0), seconds(7300.0)
+    ('4.2 ms', '8.1 s', '5 min 12 s', '2 h 2 min')
+    """
+    if value is None:
+        return "–"
+    if value < 0.995:
+        return f"{1000 * value:.2g} ms" if value < 0.0995 else f"{value:.2f} s"
+    if value < 99.5:
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def times_cheaper(cost: float | None, instead_of: float | None) -> str:
+    """Return how a cost compares with the one it replaces, in words; empty when one of them is not there.
+
+    >>> times_cheaper(2, 10), times_cheaper(10, 2), times_cheaper(0, 3), times_cheaper(5, 5)
+    ('5× cheaper', '5× dearer', 'for free', 'the same')
+    """
+    if cost is None or instead_of is None:
+        return ""
+    if cost == instead_of:
+        return "the same"
+    if cost == 0:
+        return "for free"
+    if instead_of == 0:
+        return "retraining is free"
+    return f"{_ratio(instead_of / cost)}× cheaper" if cost < instead_of else f"{_ratio(cost / instead_of)}× dearer"
+
+
+def describe_request(request: Mapping[str, Any]) -> str:
+    """Return a resolved request in a few words, from its entry in the summary."""
+    if request.get("description"):
+        return str(request["description"])
+    level, count = request.get("level"), request.get("samples")
+    how_many = "" if not isinstance(count, int) else f"{count:,} samples"
+    if level == "client":
+        return f"client {request.get('node')} leaves" + (f" with {how_many}" if how_many else "")
+    if level == "class":
+        return f"class {request.get('label')} goes everywhere" + (f": {how_many}" if how_many else "")
+    if level == "sample":
+        return f"client {request.get('node')} deletes {how_many or 'samples'}"
+    return "a deletion request"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.2g}" if value < 10 else f"{value:,.0f}"
