@@ -27,7 +27,9 @@ def obtain(key: str, settings: dict[str, Any] | None) -> FederatedDataset:
     if key in _shared:
         return _shared[key]
     if settings is None:
-        raise UserError("a data set made in Python can only be used by hosts in the same process: runtime.hosts runs locally")
+        raise UserError(
+            "a data set made in Python can only be used by hosts in the same process: runtime.hosts runs locally"
+        )
     dataset = load_dataset(DataSettings(**settings))
     if dataset.sha256() != key:
         raise UserError(

@@ -7,6 +7,7 @@ All state lies in the host's store, so a fresh process that knows the store's fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,6 @@ from fedunlearn.network.reduction import TreeSum
 from fedunlearn.network.store import Store
 from fedunlearn.network.transport import Reply, Request
 from fedunlearn.network.workers import Workers
-
 
 
 class Host:
@@ -146,7 +146,9 @@ class Host:
 
     def _drop(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         name = params["population"]
-        for path in list(self.store.folder.glob(f"*.{name}.npy")) + list(self.store.folder.glob(f"weights.{name}.*.npy")):
+        for path in list(self.store.folder.glob(f"*.{name}.npy")) + list(
+            self.store.folder.glob(f"weights.{name}.*.npy")
+        ):
             self.store.drop(path.name.removesuffix(".npy"))
         self.block.generation += 1
         return Reply()
@@ -165,7 +167,9 @@ class Host:
         """Overwrite (or add to) the rows of the alive vertices; ``reset_momentum`` clears what training kept."""
         name = params["population"]
         alive = self.store[f"alive.{name}"][self.block.low : self.block.high]
-        mask = np.isin(np.arange(self.block.low, self.block.high), arrays["nodes"]) & alive if "nodes" in arrays else alive
+        mask = (
+            np.isin(np.arange(self.block.low, self.block.high), arrays["nodes"]) & alive if "nodes" in arrays else alive
+        )
         theta = self.store[f"theta.{name}"]
         if params["operation"] == "set":
             theta[mask] = arrays["vector"]
@@ -191,19 +195,20 @@ class Host:
 
     # --- work ------------------------------------------------------------------------------------------------------
 
-    def _commands(self, kind: str, params: dict[str, Any], pieces: int) -> list[Command]:
-        """Cut the block into ``pieces`` ranges of about equal numbers of samples."""
-        edges = np.searchsorted(self.block.offsets, np.linspace(0, self.block.offsets[-1], pieces + 1)[1:-1])
-        bounds = np.unique(np.concatenate([[0], edges, [self.block.high - self.block.low]])) + self.block.low
+    def _commands(self, kind: str, params: dict[str, Any], pieces: int, grain: int = 1) -> list[Command]:
+        """Cut the block into ``pieces`` ranges of about equal numbers of samples, at multiples of ``grain``."""
+        low, high = self.block.low, self.block.high
+        edges = low + np.searchsorted(self.block.offsets, np.linspace(0, self.block.offsets[-1], pieces + 1)[1:-1])
+        bounds = np.unique(np.clip(np.concatenate([[low], np.round(edges / grain) * grain, [high]]), low, high))
         common = {**params, "kind": kind, "generation": self.block.generation}
-        return [{**common, "range": [int(a), int(b)]} for a, b in zip(bounds[:-1], bounds[1:])]
+        return [{**common, "range": [int(a), int(b)]} for a, b in pairwise(bounds)]
 
     def _pieces(self) -> int:
         return max(1, 6 * self.workers.count) if self.workers.count > 1 else 1
 
     def _rows(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         self._put({}, arrays)
-        self.workers.run(self._commands("rows", params, self._pieces()))
+        self.workers.run(self._commands("rows", params, self._pieces(), params["grain"]))
         return Reply()
 
     def _mix(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
@@ -213,7 +218,7 @@ class Host:
             self.store[f"halo.{name}"][...] = arrays["halo"]
         edges = np.linspace(0, self.block.model.dim, max(1, self.workers.count) + 1).astype(int)
         common = {"kind": "mix", "population": name, "generation": self.block.generation}
-        self.workers.run([{**common, "range": [int(a), int(b)]} for a, b in zip(edges[:-1], edges[1:]) if b > a])
+        self.workers.run([{**common, "range": [int(a), int(b)]} for a, b in pairwise(edges) if b > a])
         return Reply()
 
     def _rounds(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
@@ -274,5 +279,3 @@ def _lay_out_samples(store: Store, dataset: FederatedDataset, features: FeatureM
     inputs = store.create("inputs", (len(ids), *sample.shape[1:]), sample.dtype)
     for first, r in zip(offsets[:-1], rows):
         inputs[first : first + len(r)] = features.apply(dataset.inputs[r])
-
-

@@ -21,10 +21,10 @@ from fedunlearn.network.block import Block
 from fedunlearn.network.schedule import learning_rate, local_batches
 from fedunlearn.network.settings import TrainingSettings
 
-CHUNK = 16
-"""Vertices that the vmap form steps together on a CPU."""
-CHUNK_CUDA = 256
-"""Vertices that the vmap form steps together on a GPU."""
+GROUP = 16
+"""Vertices that the vmap form steps together on a CPU: those with the same id // GROUP."""
+GROUP_CUDA = 256
+"""The same on a GPU."""
 
 
 def train(block: Block, population: str, nodes: list[int], *, round_: int, training: dict[str, Any], form: str) -> None:
@@ -33,9 +33,19 @@ def train(block: Block, population: str, nodes: list[int], *, round_: int, train
     if form == "loop":
         _train_loop(block, population, nodes, round_, settings)
     else:
-        size = CHUNK if block.device.type == "cpu" else CHUNK_CUDA
-        for first in range(0, len(nodes), size):
-            _train_stacked(block, population, nodes[first : first + size], round_, settings)
+        size = group_size(block.device.type, block.num_nodes)
+        for group in sorted({n // size for n in nodes}):
+            members = [n for n in nodes if n // size == group]
+            _train_group(block, population, group * size, size, members, round_, settings)
+
+
+def group_size(device: str, num_nodes: int) -> int:
+    """Return how many vertices the vmap form steps together.
+
+    A group is fixed by ids and always computed in full, absent vertices as zero rows: last bits of some kernels depend on
+    the shape they are called with, and this shape does not depend on how vertices are spread over hosts and workers.
+    """
+    return min(GROUP if device == "cpu" else GROUP_CUDA, num_nodes)
 
 
 def _batches(block: Block, population: str, node: int, round_: int, s: TrainingSettings) -> list[NDArray[np.int64]]:
@@ -93,50 +103,55 @@ def _train_loop(block: Block, population: str, nodes: list[int], round_: int, s:
                 _finish_step(theta, gradient, momentum, lr, s)
 
 
-def _train_stacked(block: Block, population: str, nodes: list[int], round_: int, s: TrainingSettings) -> None:
-    """Train a chunk of vertices together; a vertex whose batches are used up keeps its row and its momentum."""
+def _train_group(
+    block: Block, population: str, first: int, size: int, nodes: list[int], round_: int, s: TrainingSettings
+) -> None:
+    """Train one group together; a vertex whose batches are used up keeps its row and its momentum."""
     lr, model, device = learning_rate(s, round_), block.model, block.device
-    rows = [n - block.low for n in nodes]
-    theta = torch.from_numpy(block.store[f"theta.{population}"][rows]).to(device)
-    momentum = torch.from_numpy(block.store[f"momentum.{population}"][rows]).to(device) if s.momentum else None
-    batches = [_batches(block, population, n, round_, s) for n in nodes]
+    rows, slots = [n - block.low for n in nodes], [n - first for n in nodes]
+    theta = _in_slots(block.store[f"theta.{population}"][rows], slots, size).to(device)
+    momentum = _in_slots(block.store[f"momentum.{population}"][rows], slots, size).to(device) if s.momentum else None
+    batches: list[list[NDArray[np.int64]]] = [[] for _ in range(size)]
+    for node, slot in zip(nodes, slots):
+        batches[slot] = _batches(block, population, node, round_, s)
 
     def data_loss(row: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
         each = F.cross_entropy(model.logits(row, x), y, reduction="none")
         return (each * w).sum() / w.sum().clamp_min(1.0)
 
     stacked_gradient = vmap(grad(data_loss))
-    for step in range(max((len(b) for b in batches), default=0)):
-        active = torch.tensor([step < len(b) for b in batches], device=device)
-        x, y, w = _padded(block, [b[step] if step < len(b) else b[0][:0] if b else None for b in batches], s.batch)
+    for step in range(max(len(b) for b in batches)):
+        x, y, w = _padded(block, [b[step] if step < len(b) else None for b in batches], s.batch)
         if s.clip is None:
             gradient = stacked_gradient(theta, x, y, w)
         else:
             each = vmap(lambda row, xs, ys: per_sample_gradients(model, row, xs, ys))(theta, x, y)
             scale = torch.clamp(s.clip / each.norm(dim=2).clamp_min(1e-30), max=1.0) * w
             gradient = torch.einsum("rb,rbd->rd", scale, each) / s.batch
-        if bool(active.all()):
-            _finish_step(theta, gradient, momentum, lr, s)
-        else:
-            part = theta[active]
-            part_momentum = momentum[active] if momentum is not None else None
-            _finish_step(part, gradient[active], part_momentum, lr, s)
-            theta[active] = part
-            if momentum is not None and part_momentum is not None:
-                momentum[active] = part_momentum
-    block.store[f"theta.{population}"][rows] = theta.cpu().numpy()
+        idle = torch.tensor([step >= len(b) for b in batches], device=device)
+        kept = (theta[idle], momentum[idle] if momentum is not None else None)
+        _finish_step(theta, gradient, momentum, lr, s)
+        theta[idle] = kept[0]
+        if momentum is not None and kept[1] is not None:
+            momentum[idle] = kept[1]
+    block.store[f"theta.{population}"][rows] = theta[slots].cpu().numpy()
     if momentum is not None:
-        block.store[f"momentum.{population}"][rows] = momentum.cpu().numpy()
+        block.store[f"momentum.{population}"][rows] = momentum[slots].cpu().numpy()
+
+
+def _in_slots(values: NDArray[np.float32], slots: list[int], size: int) -> Tensor:
+    out = torch.zeros((size, values.shape[1]))
+    out[slots] = torch.from_numpy(values)
+    return out
 
 
 def _padded(block: Block, chosen: list[NDArray[np.int64] | None], size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Gather one minibatch a vertex, padded to ``size`` samples of weight zero: x (r, b, ...), y (r, b), w (r, b)."""
-    flat = np.zeros((len(chosen), size), dtype=np.int64)
+    """Gather one minibatch a slot, padded to ``size`` samples of weight zero: x (r, b, ...), y (r, b), w (r, b)."""
+    filler = next(c for c in chosen if c is not None)[0]  # a retained sample, so that nothing else is ever read
+    flat = np.full((len(chosen), size), filler, dtype=np.int64)
     weight = np.zeros((len(chosen), size), dtype=np.float32)
-    some = next(c for c in chosen if c is not None and len(c))[0]
-    flat[:] = some  # padding repeats a retained sample, so that nothing else is ever read
     for i, positions in enumerate(chosen):
-        if positions is not None and len(positions):
+        if positions is not None:
             flat[i, : len(positions)] = positions
             weight[i, : len(positions)] = 1.0
     x, y = block.batch(flat.reshape(-1))

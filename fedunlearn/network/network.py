@@ -51,13 +51,14 @@ class Network:
         self.phase = "train"
         self.work = {"gradients": 0, "hvps": 0}
         self._outside: list[NDArray[np.int64]] = []
+        self.deleted = np.zeros(0, np.int64) if deleted is None else np.asarray(deleted, dtype=np.int64)
         replies = self._ask(
             "population",
             {"name": name, "momentum": momentum},
             {
                 "start": np.asarray(start, dtype=np.float32),
                 "alive": self.alive,
-                "deleted": np.zeros(0, np.int64) if deleted is None else np.asarray(deleted, dtype=np.int64),
+                "deleted": self.deleted,
             },
         )
         self.counts: NDArray[np.int64] = np.concatenate([r.arrays["counts"] for r in replies])
@@ -107,19 +108,19 @@ class Network:
 
     # --- primitives ------------------------------------------------------------------------------------------------
 
-    def rows(self, program: str, params: dict[str, Any], only: Sequence[int] | None = None) -> None:
-        """Run a row program on all alive vertices, or on those in ``only``."""
-        self._ask("rows", self._program(program, params, only))
+    def rows(self, program: str, params: dict[str, Any], only: Sequence[int] | None = None, grain: int = 1) -> None:
+        """Run a row program on all alive vertices, or on those in ``only``; ``grain`` keeps groups of ids together."""
+        self._ask("rows", {**self._program(program, params, only), "grain": grain})
 
     def sum(
         self, program: str, params: dict[str, Any], vectors: dict[str, NDArray[np.float64]] | None = None,
-        only: Sequence[int] | None = None,
+        only: Sequence[int] | None = None, size: int | None = None,
     ) -> NDArray[np.float64]:  # fmt: skip
-        """Return the canonical sum (d,) float64 of what a program gives at every alive vertex."""
+        """Return the canonical sum float64 of what a program gives at every alive vertex: (d,), or (size,)."""
         present = self.alive.copy()
         if only is not None:
             present &= np.isin(np.arange(self.num_nodes), list(only))
-        replies = self._ask("sum", {**self._program(program, params, only), "dim": self.dim}, vectors or {})
+        replies = self._ask("sum", {**self._program(program, params, only), "dim": size or self.dim}, vectors or {})
         total = TreeSum(present)
         for reply in replies:
             total.merge(reply.arrays["keys"], reply.arrays["sums"])
@@ -131,7 +132,9 @@ class Network:
     ) -> NDArray[np.float64]:  # fmt: skip
         """Return numbers a vertex, (N, k) float64; NaN where a vertex is absent."""
         replies = self._ask("measure", self._program(program, params, only), vectors or {})
-        found = np.concatenate([r.arrays["values"].reshape(len(r.arrays["values"]), -1) for r in replies if r.arrays["values"].size])
+        found = np.concatenate(
+            [r.arrays["values"].reshape(len(r.arrays["values"]), -1) for r in replies if r.arrays["values"].size]
+        )
         out = np.full((self.num_nodes, found.shape[1] - 1), np.nan)
         out[found[:, 0].astype(int)] = found[:, 1:]
         return out
@@ -175,20 +178,21 @@ class Network:
 
     def mean(self, weights: NDArray[np.float64] | None = None, *, phase_cost: bool = False) -> NDArray[np.float64]:
         """Return the mean of the alive rows, (d,) float64; ``weights`` (N,) if they do not count alike."""
-        if weights is None:
-            total = self.sum("fedunlearn.network.programs:weighted_row", {}) / self.num_alive
+        program = "fedunlearn.network.programs:weighted_row"
+        chosen = np.flatnonzero(self.alive if weights is None else self.alive & (weights > 0))
+        if weights is None or len(np.unique(weights[chosen])) == 1:
+            total = self.sum(program, {}, only=chosen.tolist()) / len(chosen)
         else:
-            chosen = np.flatnonzero(self.alive & (weights > 0))
             share = weights / weights[chosen].sum()
-            params = {"weights": {str(i): float(share[i]) for i in chosen}}
-            total = self.sum("fedunlearn.network.programs:weighted_row", params, only=chosen.tolist())
+            table = {str(i): float(share[i]) for i in chosen}
+            total = self.sum(program, {"weights": table}, only=chosen.tolist())
         if phase_cost:
             self.charge_all_reduce("model", _FLOAT32)
         return total
 
-    def charge_all_reduce(self, kind: str, item_bytes: int = _FLOAT64) -> None:
-        """Write one tree all-reduce (2(N-1) messages) into the ledger and the clock."""
-        size = item_bytes * self.dim
+    def charge_all_reduce(self, kind: str, item_bytes: int = _FLOAT64, items: int | None = None) -> None:
+        """Write one tree all-reduce (2(N-1) messages) of d (or ``items``) numbers into the ledger and the clock."""
+        size = item_bytes * (items or self.dim)
         self.ledger.record(self.phase, kind, "tree", size, root=self.root)
         self.clock.tree(self._depth, size, there_and_back=True)
 
@@ -235,7 +239,8 @@ class Network:
 
     def erase(self, sample_ids: NDArray[np.int64]) -> None:
         """Take samples away from the hosts for good: no program of this session can read them afterwards."""
-        self._ask("erase", {"population": self.name}, {"sample_ids": np.asarray(sample_ids, dtype=np.int64)})
+        self.deleted = np.union1d(self.deleted, np.asarray(sample_ids, dtype=np.int64))
+        self._ask("erase", {"population": self.name}, {"sample_ids": self.deleted})
         values = self.measure("fedunlearn.network.programs:counts", {})[:, 0]
         self.counts = np.nan_to_num(values, nan=0.0).astype(np.int64)
 
@@ -257,7 +262,5 @@ class Network:
         chosen = None if only is None else [int(i) for i in only]
         return {"program": program, "params": params, "population": self.name, "only": chosen}
 
-    def _ask(
-        self, op: str, params: dict[str, Any], arrays: dict[str, np.ndarray] | None = None
-    ) -> list[Reply]:
+    def _ask(self, op: str, params: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> list[Reply]:
         return self.session.ask(op, params, arrays)

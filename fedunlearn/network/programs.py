@@ -12,7 +12,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedunlearn.models import fisher_diagonal_sum, gradient_sum, hvp_sum, loss_sum
+from fedunlearn.models import (
+    Model,
+    fisher_blocks_sum,
+    fisher_diagonal_sum,
+    fisher_sum,
+    gradient_sum,
+    hvp_sum,
+    loss_sum,
+)
 from fedunlearn.network.block import Block
 
 
@@ -54,11 +62,71 @@ def fisher_diagonal(
     x, y = _data(block, population, node)
     if not len(y):
         return np.zeros(block.model.dim)
-    diagonal = fisher_diagonal_sum(block.model, block.vector(at), x, y, kind=kind)
+    diagonal = fisher_diagonal_sum(block.model, block.vector(at), x, y, kind=kind)  # type: ignore[arg-type]
     return diagonal.numpy() * _client_scale(weighting, len(y), clients, total)
 
 
-def weighted_row(block: Block, population: str, node: int, *, weights: dict[str, float] | None = None) -> NDArray[np.float64]:
+def fisher_matrix(
+    block: Block, population: str, node: int, *, at: str, kind: str, weighting: str, clients: int, total: int
+) -> NDArray[np.float64]:
+    """Return a vertex's share of the full Fisher matrix, flat (d * d,) float64."""
+    x, y = _data(block, population, node)
+    if not len(y):
+        return np.zeros(block.model.dim**2)
+    matrix = fisher_sum(block.model, block.vector(at), x, y, kind=kind)  # type: ignore[arg-type]
+    return matrix.numpy().reshape(-1) * _client_scale(weighting, len(y), clients, total)
+
+
+def block_positions(model: Model) -> list[NDArray[np.int64]]:
+    """Return which parameters each diagonal block of :func:`fisher_block_matrices` covers."""
+    x = model.prepare(np.zeros((1, *model.input_shape), dtype=np.float32)).to(torch.float64)
+    blocks = fisher_blocks_sum(model, torch.zeros(model.dim, dtype=torch.float64), x, torch.zeros(1, dtype=torch.int64))
+    return [positions.numpy() for positions, _ in blocks]
+
+
+def fisher_block_matrices(
+    block: Block, population: str, node: int, *, at: str, weighting: str, clients: int, total: int
+) -> NDArray[np.float64]:
+    """Return a vertex's share of the diagonal blocks of the true Fisher matrix, one after the other, flat float64."""
+    x, y = _data(block, population, node)
+    if not len(y):
+        return np.zeros(sum(len(p) ** 2 for p in block_positions(block.model)))
+    blocks = fisher_blocks_sum(block.model, block.vector(at), x, y, kind="true")
+    flat = np.concatenate([b.numpy().reshape(-1) for _, b in blocks])
+    return flat * _client_scale(weighting, len(y), clients, total)
+
+
+def forget_gradient(
+    block: Block, population: str, node: int, *, at: str, ids: list[int], leaves: list[int], weighting: str, l2: float,
+    clients: int, total: int, removed: int,
+) -> NDArray[np.float64]:  # fmt: skip
+    """Return a vertex's share of ``grad F^{-U}(at)`` from the samples ``ids`` that are about to be deleted (before they are).
+
+    The formulas are those of certified.md section 1.3, f with the L2 term inside; see
+    :func:`fedunlearn.unlearning.certified.correction.gradient_from_forget_set`.
+    """
+    theta = block.vector(at)
+    positions = block.samples(population, node)
+    going = np.isin(block.sample_ids(positions), ids)
+    m, n = int(going.sum()), len(positions)
+    if m == 0:
+        return np.zeros(block.model.dim)
+    x, y = block.batch(positions)
+    x = x.to(torch.float64)
+    forget = gradient_sum(block.model, theta, x[going], y[going]).numpy()
+    pull = l2 * theta.numpy()
+    if weighting == "samples":
+        return -(forget + m * pull) / (total - removed)
+    everything = gradient_sum(block.model, theta, x, y).numpy()
+    if node in leaves:
+        return -(everything / n + pull) / (clients - len(leaves))
+    # Clients that stay weigh 1/(clients - leavers) afterwards; without leavers this is certified.md's 1/N.
+    return (m * everything / n - forget) / ((clients - len(leaves)) * (n - m))
+
+
+def weighted_row(
+    block: Block, population: str, node: int, *, weights: dict[str, float] | None = None
+) -> NDArray[np.float64]:
     """Return a vertex's row times its weight (1 when none are given), (d,) float64."""
     row = block.store[f"theta.{population}"][node - block.low].astype(np.float64)
     return row if weights is None else row * weights[str(node)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -14,11 +15,10 @@ from fedunlearn.network.transport import Reply, Request, Transport
 from fedunlearn.network.workers import default_workers
 
 
-
 def blocks_of(num_nodes: int, hosts: int) -> list[tuple[int, int]]:
     """Return the contiguous blocks ``[low, high)`` of vertices that the hosts carry."""
     edges = np.linspace(0, num_nodes, hosts + 1).astype(int)
-    return [(int(a), int(b)) for a, b in zip(edges[:-1], edges[1:])]
+    return [(int(a), int(b)) for a, b in pairwise(edges)]
 
 
 class Session:
@@ -35,7 +35,9 @@ class Session:
         self.transport, self.dataset, self.model, self.features, self.seed = transport, dataset, model, features, seed
         self.links = links or LinkSettings()
         self.device = device
-        self.num_nodes = len(dataset.clients(Role.TRAIN))
+        clients = dataset.clients(Role.TRAIN)
+        features.refuse_overlap(np.concatenate([dataset.train_rows(int(c)) for c in clients]))
+        self.num_nodes = len(clients)
         self.blocks = blocks_of(self.num_nodes, transport.num_hosts)
         runtime = runtime or RuntimeSettings()
         workers = default_workers() if runtime.workers is None else runtime.workers

@@ -26,10 +26,16 @@ class TrainingSettings(Settings):
     final_factor: float = Field(default=0.1, gt=0)
     momentum: float = Field(default=0.0, ge=0, lt=1, description="kept by each node over mixing, never mixed")
     l2: float = Field(default=0.0, ge=0, description="lambda of the term (lambda/2)||x||^2, on all parameters")
-    clip: float | None = Field(default=None, gt=0, description="per-sample gradient norm bound C; divides by `batch`, fixed")
-    radius: float | None = Field(default=None, gt=0, description="project onto the ball of this radius after every step")
+    clip: float | None = Field(
+        default=None, gt=0, description="per-sample gradient norm bound C; divides by `batch`, fixed"
+    )
+    radius: float | None = Field(
+        default=None, gt=0, description="project onto the ball of this radius after every step"
+    )
     client_fraction: float = Field(default=1.0, gt=0, le=1, description="fedavg: share of clients sampled a round")
-    weighting: Literal["equal", "samples"] = Field(default="equal", description="objective: mean of clients, or of samples")
+    weighting: Literal["equal", "samples"] = Field(
+        default="equal", description="objective: mean of clients, or of samples"
+    )
     form: Literal["auto", "loop", "vmap"] = Field(default="auto", description="how a block of rows is trained")
     bfloat16: bool = Field(default=False, description="autocast the forward pass (loop form)")
 
@@ -46,6 +52,10 @@ class RuntimeSettings(Settings):
     """Where the simulation runs. Nothing here changes a result."""
 
     hosts: int = Field(default=1, ge=1, description="Flower SuperNodes; each hosts a block of graph vertices")
-    workers: int | None = Field(default=None, ge=0, description="one-thread processes in all; 0 = in this one; default: cores")
+    workers: int | None = Field(
+        default=None, ge=0, description="one-thread processes in all; 0 = in this one; default: cores"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    memory_gb: float | None = Field(default=None, gt=0, description="refuse a run that needs more; default: what is free")
+    memory_gb: float | None = Field(
+        default=None, gt=0, description="refuse a run that needs more; default: what is free"
+    )

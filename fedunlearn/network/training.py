@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fedunlearn.errors import UserError
-from fedunlearn.network.local_training import best_form
+from fedunlearn.network.local_training import best_form, group_size
 from fedunlearn.network.network import Network
 from fedunlearn.network.schedule import sampled_clients
 from fedunlearn.network.settings import TrainingSettings
@@ -27,21 +27,22 @@ def train(
     Raises UserError when a parameter of any row has become NaN or infinite.
     """
     end = training.rounds if last is None else last
-    form = best_form(training.form, network.session.device, network.session.model.takes_images)
-    params = {"training": training.model_dump(), "form": form}
+    params, grain = _recipe(network, training)
     round_ = first
     while round_ < end:
         stop = min(end, (round_ // every + 1) * every)
         if _rounds_stay_on_host(network, training):
-            work = {"program": _TRAIN, "params": params, "population": network.name, "only": None}
+            work = {"program": _TRAIN, "params": params, "population": network.name, "only": None, "grain": grain}
             network._ask("rounds", {"rounds": [round_, stop], "work": work, "mix": network.num_alive > 1})
             if network.num_alive > 1:
                 network.charge_gossip(stop - round_)
         else:
             for r in range(round_, stop):
-                _one_round(network, training, params, r)
+                _one_round(network, training, r)
         slowest = int(network.counts[network.alive].max()) if training.local_steps is None else None
-        per_round = training.local_epochs * slowest if slowest is not None else (training.local_steps or 0) * training.batch
+        per_round = (
+            training.local_epochs * slowest if slowest is not None else (training.local_steps or 0) * training.batch
+        )
         network.clock.compute(per_round * (stop - round_))
         network.work["gradients"] += (stop - round_) * training.local_epochs
         check_finite(network, stop)
@@ -55,13 +56,27 @@ def _rounds_stay_on_host(network: Network, training: TrainingSettings) -> bool:
     return training.algorithm == "dsgd" and len(network.session.blocks) == 1 and fixed
 
 
-def _one_round(network: Network, training: TrainingSettings, params: dict[str, object], round_: int) -> None:
+def _recipe(network: Network, training: TrainingSettings) -> tuple[dict[str, object], int]:
+    """Return the parameters of the training program, and the group of ids that one worker must take whole."""
+    device = network.session.device
+    form = best_form(training.form, device, network.session.model.takes_images)
+    grain = 1 if form == "loop" else group_size(device, network.num_nodes)
+    return {"training": training.model_dump(), "form": form}, grain
+
+
+def local_steps(network: Network, training: TrainingSettings, round_: int, nodes: list[int] | None = None) -> None:
+    """Let all alive nodes (or ``nodes``) take the local steps of one round, without mixing."""
+    params, grain = _recipe(network, training)
+    network.rows(_TRAIN, {**params, "round_": round_}, only=nodes, grain=grain)
+
+
+def _one_round(network: Network, training: TrainingSettings, round_: int) -> None:
     if training.algorithm == "dsgd":
-        network.rows(_TRAIN, {**params, "round_": round_})
+        local_steps(network, training, round_)
         network.mix(1, round_)
         return
     chosen = sampled_clients(network.session.seed, network.alive, training.client_fraction, round_)
-    network.rows(_TRAIN, {**params, "round_": round_}, only=chosen.tolist())
+    local_steps(network, training, round_, chosen.tolist())
     weights = np.zeros(network.num_nodes)
     weights[chosen] = network.counts[chosen] if training.weighting == "samples" else 1.0
     network.write(network.mean(weights).astype(np.float32), reset_momentum=False)

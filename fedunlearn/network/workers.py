@@ -14,7 +14,7 @@ from fedunlearn.errors import UserError
 from fedunlearn.network.block import Block
 from fedunlearn.network.execute import Command, execute, one_thread
 
-_ONE_THREAD = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")}
+_ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
 def default_workers() -> int:
@@ -47,7 +47,11 @@ class Workers:
     def open(self, block: Block) -> None:
         """Make the workers open the block's store."""
         self._block = block
-        list(self._threads.map(lambda p: self._ask(p, {"kind": "open", "folder": str(block.store.folder)}), self._processes))
+        list(
+            self._threads.map(
+                lambda p: self._ask(p, {"kind": "open", "folder": str(block.store.folder)}), self._processes
+            )
+        )
 
     def run(self, commands: Sequence[Command]) -> list[dict[str, Any]]:
         """Carry out commands, each on the first worker that is free, and return their answers in order."""
@@ -102,5 +106,3 @@ class Workers:
                 process.stdout.close()
         self._processes = []
         self._threads.shutdown(wait=False)
-
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,12 @@ class PublicKnowledge:
 
 @dataclass(frozen=True)
 class Situation:
-    """The circumstances of an answer that are the same for every method."""
+    """The circumstances of an answer that are the same for every method.
+
+    ``release`` numbers the releases of a world; ``world`` keeps the noise of a retrained twin apart from the network's.
+    ``retrain`` runs the training recipe on a network from the public start; ``previous_release`` is what the network
+    released last; ``hashes`` are those of the settings.
+    """
 
     training: TrainingSettings
     privacy: PrivacySettings
@@ -53,7 +58,8 @@ class Situation:
     retrain: Callable[[Network], None]
     public: PublicKnowledge | None = None
     previous_release: NDArray[np.float32] | None = None
-    constants: dict[str, Any] = field(default_factory=dict)
+    world: str = "main"
+    hashes: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,16 +78,19 @@ class Outcome:
     details: dict[str, Any] = field(default_factory=dict)
 
 
-class Unlearner(Protocol):
-    """Answers deletion requests on a trained network."""
+class Unlearner:
+    """Answers deletion requests on a trained network. A method overrides :meth:`unlearn`, and the rest where it needs to."""
 
-    reads_forget_set: bool
-    """Whether :meth:`unlearn` is called before the deleted samples are taken from the hosts."""
+    def prepare(self, network: Network, situation: Situation) -> None:
+        """Build, once a run, what depends on public data only."""
 
     def conclude(self, network: Network, situation: Situation) -> Outcome:
         """End the training of a network, by the same rule with and without the deleted data."""
-        ...
+        return Outcome(certificate_reason="the training of this method ends without a release")
+
+    def observe(self, network: Network, request: DeletionRequest, situation: Situation) -> None:
+        """Read the samples that are about to be deleted: the only chance, they are erased right afterwards."""
 
     def unlearn(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
         """Answer one request; the network holds the answer afterwards."""
-        ...
+        raise TypeError(f"{type(self).__name__} does not say how it answers a request")

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedunlearn.network import Network
+from fedunlearn.network.programs import block_positions
 
 _PROGRAMS = "fedunlearn.network.programs"
 Vector = NDArray[np.float64]
@@ -61,3 +62,29 @@ class NetworkObjective:
         self._compute()
         self.network.charge_all_reduce("fisher diagonal")
         return total + self.l2
+
+    def fisher(self, x: Vector, kind: str) -> NDArray[np.float64]:
+        """Return the full Fisher matrix of the retained data plus ``lambda I``, (d, d) float64; for small d."""
+        d = self.network.dim
+        flat = self._matrix("fisher_matrix", {"kind": kind}, x, d * d)
+        return flat.reshape(d, d) + self.l2 * np.eye(d)
+
+    def fisher_blocks(self, x: Vector) -> list[tuple[NDArray[np.int64], NDArray[np.float64]]]:
+        """Return the diagonal blocks of the true Fisher matrix plus ``lambda I``: positions (b,) and block (b, b)."""
+        places = block_positions(self.network.session.model)
+        flat = self._matrix("fisher_block_matrices", {}, x, sum(len(p) ** 2 for p in places))
+        blocks, first = [], 0
+        for place in places:
+            size = len(place)
+            block = flat[first : first + size * size].reshape(size, size)
+            blocks.append((place, block + self.l2 * np.eye(size)))
+            first += size * size
+        return blocks
+
+    def _matrix(self, program: str, params: dict[str, object], x: Vector, size: int) -> Vector:
+        total = self.network.sum(
+            f"{_PROGRAMS}:{program}", {"at": "at", **params, **self._weights()}, {"at": x}, size=size
+        )
+        self._compute()
+        self.network.charge_all_reduce("fisher matrix", items=size)
+        return total

@@ -7,7 +7,7 @@ from pydantic import Field
 from fedunlearn.network import Network, train
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.settings import Settings
-from fedunlearn.unlearning.base import Outcome, Situation
+from fedunlearn.unlearning.base import Outcome, Situation, Unlearner
 from fedunlearn.unlearning.registry import MethodInfo
 
 
@@ -18,23 +18,21 @@ class FinetuneSettings(Settings):
     lr: float | None = Field(default=None, gt=0, description="default: training.lr")
 
 
-class Finetune:
+class Finetune(Unlearner):
     """Continues the recipe's rounds on the retained data from the trained models. Nothing is certified."""
-
-    reads_forget_set = False
 
     def __init__(self, settings: FinetuneSettings) -> None:
         self.settings = settings
-
-    def conclude(self, network: Network, situation: Situation) -> Outcome:
-        """Leave the nodes with their own models."""
-        return Outcome(certificate_reason="fine-tuning has no certificate")
 
     def unlearn(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
         """Train for ``rounds`` more rounds; round numbers go on, so that no epoch order is used twice."""
         done = situation.training.rounds + (situation.release - 1) * self.settings.rounds
         more = situation.training.model_copy(
-            update={"lr": self.settings.lr or situation.training.lr, "rounds": done + self.settings.rounds, "final_rounds": 0}
+            update={
+                "lr": self.settings.lr or situation.training.lr,
+                "rounds": done + self.settings.rounds,
+                "final_rounds": 0,
+            }
         )
         train(network, more, first=done, every=self.settings.rounds)
         return Outcome(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from fedunlearn.network import Network
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.settings import Settings
-from fedunlearn.unlearning.base import Outcome, Situation
+from fedunlearn.unlearning.base import Outcome, Situation, Unlearner
 from fedunlearn.unlearning.registry import MethodInfo
 
 
@@ -13,21 +13,15 @@ class RetrainSettings(Settings):
     """Retraining has no settings: it is the training recipe itself."""
 
 
-class Retrain:
+class Retrain(Unlearner):
     """Answers a request by running the training recipe again without the deleted data.
 
     Start, messages and models are functions of the retained data and of public randomness, so they have the law of a
     network that never saw the deleted data, in every scope and every view (provable.md T-V0).
     """
 
-    reads_forget_set = False
-
     def __init__(self, settings: RetrainSettings) -> None:
         self.settings = settings
-
-    def conclude(self, network: Network, situation: Situation) -> Outcome:
-        """Leave the nodes with their own models."""
-        return Outcome(certificate_reason="nothing was deleted yet")
 
     def unlearn(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
         """Overwrite every row by the initial model and train."""

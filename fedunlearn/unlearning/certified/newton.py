@@ -1,0 +1,207 @@
+"""Newton/Fisher-corrected unlearning on a network.
+
+*Provable mode* (default; provable.md T1-T5): training, retraining and unlearning all end by one public rule, gradient norm of
+the retained objective at one vector at most ``tau`` in float64; that vector plus noise drawn once overwrites every row. The
+unlearned and the retrained vector then differ by at most ``2 tau/lambda``, whatever optimiser, start, topology or number of
+deleted records. A request starts from the last release (or from zero), never from a noise-free state, so nothing accumulates
+over requests (T5.3).
+
+*One-step mode* (Wu et al., arXiv 2601.06436; certified.md section 1.3): one Newton/Fisher correction ``v`` is added to every
+node's own model. It issues no certificate: its error is not bounded by anything the code enforces.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from fedunlearn.errors import UserError
+from fedunlearn.network import Network
+from fedunlearn.privacy import Calibration
+from fedunlearn.requests import DeletionRequest
+from fedunlearn.settings import Settings
+from fedunlearn.unlearning.base import Outcome, Situation, Unlearner
+from fedunlearn.unlearning.certified import tolerance_release
+from fedunlearn.unlearning.certified.correction import correction, gradient_from_forget_set
+from fedunlearn.unlearning.curvature import FULL_LIMIT, Curvature, choose, public_curvature
+from fedunlearn.unlearning.objective import NetworkObjective
+from fedunlearn.unlearning.optimise import Preconditioner, Solution, Stop, Vector, accelerated_gradient, newton_cg
+from fedunlearn.unlearning.registry import MethodInfo
+
+
+class NewtonSettings(Settings):
+    """How the stopping rule is chosen and met."""
+
+    mode: Literal["provable", "one-step"] = "provable"
+    target_sigma: float = Field(
+        default=0.05, gt=0, description="noise the tolerance is derived from: tau = sigma lambda mu / 2"
+    )
+    tolerance: float | None = Field(default=None, gt=0, description="tau, instead of deriving it from target_sigma")
+    curvature: Curvature = Field(default="auto", description="preconditioner (provable) or curvature (one-step)")
+    curvature_at: Literal["public-head", "release"] = Field(
+        default="public-head", description="where public curvature is taken"
+    )
+    gradient: Literal["retained", "forget-set"] = Field(
+        default="retained",
+        description="one-step: from the retained data, or from the deleted ones (with the m grad F_u term)",
+    )
+    damping: float = Field(default=0.0, ge=0, description="one-step: added to the curvature")
+    max_steps: int = Field(default=50, ge=1, description="Newton steps before falling back to retraining")
+    max_products: int = Field(
+        default=3000, ge=1, description="Hessian-vector products before falling back to retraining"
+    )
+
+
+@dataclass(frozen=True)
+class _Search:
+    objective: NetworkObjective
+    solution: Solution
+    stop: Stop
+
+    def details(self) -> dict[str, float | int]:
+        return {
+            "tau": self.stop.tau,
+            "gradient_bound": self.solution.bound,
+            "newton_steps": self.solution.steps,
+            "gradients": self.objective.gradients,
+            "hvps": self.objective.hvps,
+        }
+
+
+class Newton(Unlearner):
+    """Answers requests by re-optimising on the retained data to a public tolerance, then releasing one noised vector."""
+
+    def __init__(self, settings: NewtonSettings) -> None:
+        self.settings = settings
+        self._public: Preconditioner | None = None
+        self._gradient: Vector | None = None
+
+    # --- provable mode ---------------------------------------------------------------------------------------------
+
+    def prepare(self, network: Network, situation: Situation) -> None:
+        """Build the public curvature once a run: it depends on public records only, so it outlives every request."""
+        settings, model = self.settings, network.session.model
+        if settings.mode == "one-step":
+            return
+        if not situation.training.l2 > 0:
+            raise UserError(
+                f"training.l2 = {situation.training.l2} does not make the objective strongly convex (allowed for provable "
+                "'newton': l2 > 0)"
+            )
+        if not model.convex:
+            raise UserError(
+                f"model.name = '{model.spec['name']}' is not convex (allowed for provable 'newton': 'softmax', with "
+                "model.features = 'frozen' for the features of a deep network; or set unlearning.mode = 'one-step')"
+            )
+        have_public = situation.public is not None and situation.public.head is not None
+        if settings.curvature_at == "public-head" and settings.curvature in ("auto", "public") and have_public:
+            assert situation.public is not None
+            if settings.curvature == "public" or model.dim <= FULL_LIMIT:
+                self._public = public_curvature(model, situation.public, situation.training.l2)
+
+    def conclude(self, network: Network, situation: Situation) -> Outcome:
+        """Polish the mean of the nodes' models to the tolerance, release it with noise, overwrite every row by it."""
+        if self.settings.mode == "one-step":
+            return Outcome(certificate_reason="one-step corrections are not certified")
+        search = self._search(network, situation, [network.mean(phase_cost=True)], safeguard=True)
+        return self._outcome(network, situation, search, None, "public", fell_back=False)
+
+    def unlearn(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
+        """Answer a request; where the tolerance is not reached within the limits, retrain instead, and say so."""
+        if self.settings.mode == "one-step":
+            return self._one_step(network, request, situation)
+        if situation.previous_release is not None:
+            starts = [situation.previous_release.astype(np.float64), situation.start.astype(np.float64)]
+            search = self._search(network, situation, starts, safeguard=False)
+            if search.solution.met:
+                return self._outcome(network, situation, search, request, "released", fell_back=False)
+        situation.retrain(network)
+        search = self._search(network, situation, [network.mean(phase_cost=True)], safeguard=True)
+        return self._outcome(network, situation, search, request, "public", fell_back=True)
+
+    def _calibration(self, situation: Situation) -> Calibration:
+        settings, training = self.settings, situation.training
+        return tolerance_release.calibration(situation.privacy, training.l2, settings.target_sigma, settings.tolerance)
+
+    def _search(self, network: Network, situation: Situation, starts: list[Vector], *, safeguard: bool) -> _Search:
+        """Run Newton-CG from the start with the smallest retained gradient (T5.3: a function of release and D').
+
+        With ``safeguard`` a failed search goes on by accelerated gradient, whose number of steps is proved: the learner
+        always stops, in both worlds.
+        """
+        training = situation.training
+        stop = tolerance_release.stopping_rule(network, training.l2, self._calibration(situation).tau)
+        objective = NetworkObjective(network, training.weighting, training.l2)
+        gradients = [objective.gradient(s) for s in starts]
+        best = int(np.argmin([np.linalg.norm(g) for g in gradients]))
+        solution = newton_cg(
+            objective, starts[best], stop, precondition=self._preconditioner(objective, starts[best], situation),
+            max_steps=self.settings.max_steps, max_products=self.settings.max_products, gradient=gradients[best],
+        )  # fmt: skip
+        if safeguard and not solution.met and tolerance_release.bounded(network):
+            # softmax on rows of norm at most one: the data term is 1/2-smooth
+            solution = accelerated_gradient(objective, solution.x, stop, 0.5 + training.l2, training.l2)
+        return _Search(objective, solution, stop)
+
+    def _preconditioner(self, objective: NetworkObjective, at: Vector, situation: Situation) -> Preconditioner:
+        model, public = objective.network.session.model, situation.public
+        at_release = self.settings.curvature_at == "release" and self.settings.curvature in ("auto", "public")
+        if at_release and public is not None and model.dim <= FULL_LIMIT:
+            point = at if situation.previous_release is None else situation.previous_release.astype(np.float64)
+            return public_curvature(model, public, objective.l2, point)
+        return choose(self.settings.curvature, objective, at, public, self._public)
+
+    def _outcome(
+        self, network: Network, situation: Situation, search: _Search, request: DeletionRequest | None,
+        start: str, *, fell_back: bool,
+    ) -> Outcome:  # fmt: skip
+        solution = search.solution
+        if not solution.met:
+            reason = (
+                f"none: the tolerance was not reached (gradient bound {solution.bound:.3g} > tau {search.stop.tau:.3g})"
+            )
+            return Outcome(certificate_reason=reason, fell_back_to_retraining=fell_back, details=search.details())
+        released, certificate, reason = tolerance_release.release(
+            network, situation, solution, self._calibration(situation), request, method="newton", start=start
+        )
+        return Outcome(
+            noise_free=solution.x, release=released, certificate=certificate, certificate_reason=reason,
+            fell_back_to_retraining=fell_back, details=search.details(),
+        )  # fmt: skip
+
+    # --- one-step mode ---------------------------------------------------------------------------------------------
+
+    def observe(self, network: Network, request: DeletionRequest, situation: Situation) -> None:
+        """In one-step mode with ``gradient = "forget-set"``: read the deleted samples once, before they are erased."""
+        if self.settings.mode == "one-step" and self.settings.gradient == "forget-set":
+            training = situation.training
+            self._gradient = gradient_from_forget_set(network, request, training.weighting, training.l2)
+
+    def _one_step(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
+        """Add one correction vector to every alive row; the leaver has gone before anything is mixed again."""
+        objective = NetworkObjective(network, situation.training.weighting, situation.training.l2)
+        gradient, self._gradient = self._gradient, None
+        vector = correction(objective, gradient, self.settings.curvature, self.settings.damping, situation)
+        network.write(vector.astype(np.float32), operation="add")
+        network.ledger.record(network.phase, "correction", "flood", 4 * network.dim, root=network.root)
+        return Outcome(
+            certificate_reason=(
+                "none: the error of a single Newton/Fisher correction is bounded by worst-case constants only, and nodes "
+                "keep models that differ from each other"
+            ),
+            details={"correction_norm": float(np.linalg.norm(vector)), "hvps": objective.hvps},
+        )
+
+
+METHOD = MethodInfo(
+    name="newton",
+    summary="re-optimise on the retained data to a public tolerance (Newton-CG), release one noised vector",
+    levels=("sample", "class", "client"),
+    settings=NewtonSettings,
+    implementation=Newton,
+    needs="provable mode: a convex model and training.l2 > 0",
+    certifies="retrain-equivalence of releases and stored state (provable mode); nothing (one-step mode)",
+)
