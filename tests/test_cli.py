@@ -18,6 +18,8 @@ from fedunlearn.cli.options import duration, flat, readable, size
 from fedunlearn.cli.progress import progress_bar
 from fedunlearn.config import dump_toml, load_experiment
 from fedunlearn.errors import UserError
+from fedunlearn.privacy.verify import Check, Report
+from fedunlearn.unlearning.registry import methods
 
 EXPERIMENT = """
 name = "small"
@@ -103,6 +105,7 @@ def test_a_run_never_takes_the_folder_of_another(call, simulator, tmp_path):
     (tmp_path / "empty").mkdir()
     assert str(call("run", "small.toml", "--set", "out=there").stdout).endswith("results  there\n")
     assert str(call("run", "small.toml", "--set", "out=there").stdout).endswith("results  there-2\n")
+    assert str(call("run", "small.toml", "--out", "runs/[x]").stdout).endswith("results  runs/[x]\n")
 
 
 def test_the_settings_of_a_run_can_be_run_again(call, simulator):
@@ -187,6 +190,24 @@ def test_verify_needs_a_certificate(call):
     refused(call("verify", "nothing.json"), "nothing.json")
 
 
+@pytest.mark.parametrize("right", [True, False])
+def test_verify_prints_every_check_and_ends_with_1_if_one_fails(call, monkeypatch, right):
+    checks = (Check(0, "sigma", "3.7306", "3.7306", True), Check(0, "mu [joint]", "0.268", "0.2681", right))
+    asked = []
+    monkeypatch.setattr(
+        "fedunlearn.privacy.verify", lambda path: asked.append(path) or Report(str(path), checks, ("n",))
+    )
+    Path("run").mkdir()
+    for as_json in ((), ("--json",)):
+        result = call("verify", "run", *as_json)
+        assert result.exit_code == (0 if right else 1)
+        assert "mu [joint]" in result.stdout
+    assert asked == [Path("run/certificate.json")] * 2
+    assert json.loads(result.stdout)["ok"] is right
+    last = call("verify", "run/other.json").stdout.splitlines()[-1]
+    assert last == ("verified: everything agrees" if right else "not verified: 1 of 2 checks fail")
+
+
 def test_topology_list_names_every_generator(call):
     result = call("topology", "list")
     assert result.exit_code == 0
@@ -226,6 +247,7 @@ def test_data_commands_describe_the_sources(call):
     listed = call("data", "list")
     assert listed.exit_code == 0
     assert "femnist" in listed.stdout and "digits" in listed.stdout
+    assert "fedunlearn[hub]" in listed.stdout
     info = call("data", "info", "digits", "--set", "clients=4")
     assert info.exit_code == 0, info.output
     assert "10" in info.stdout
@@ -241,6 +263,13 @@ def test_methods_lists_the_methods_and_the_settings_of_one(call):
     one = call("methods", "newton")
     assert one.exit_code == 0 and '[unlearning] method = "newton"' in one.stdout
     refused(call("methods", "newtn"), "did you mean 'newton'?")
+
+
+@pytest.mark.parametrize("method", sorted(methods()))
+def test_the_default_settings_of_every_method_survive_a_file(call, method):
+    experiment = load_experiment("small.toml", [f"unlearning.method={method}"])
+    Path("copy.toml").write_text(dump_toml(experiment))
+    assert load_experiment("copy.toml") == experiment
 
 
 def test_version_and_help(call):

@@ -66,7 +66,7 @@ def verify(
     from rich.table import Table
     from rich.text import Text
 
-    from fedunlearn.privacy.verify import verify as recompute
+    from fedunlearn.privacy import verify as recompute
 
     path = file / "certificate.json" if file.is_dir() else file
     report = recompute(path)

@@ -16,12 +16,13 @@ app = typer.Typer(help="Sources of data.", no_args_is_help=True)
 def list_sources() -> None:
     """List the sources of data and how to get them."""
     from rich.table import Table
+    from rich.text import Text
 
     from fedunlearn.data import SOURCES
 
     table = Table("source", "what it is", "how to get it")
     for name, (what, how) in SOURCES.items():
-        table.add_row(name, what, how)
+        table.add_row(name, Text(what), Text(how))
     console().print(table)
 
 

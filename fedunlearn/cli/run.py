@@ -52,8 +52,8 @@ def run(
     output.print(summary_table(result.summary))
     written_to = result.folder or folder
     for figure in sorted((written_to / "figures").glob("*.*")):
-        output.print(f"figure   {figure}", soft_wrap=True)
-    output.print(f"results  {written_to}", soft_wrap=True)
+        output.print(f"figure   {figure}", soft_wrap=True, markup=False)
+    output.print(f"results  {written_to}", soft_wrap=True, markup=False)
 
 
 def target(experiment: Experiment, out: Path | None) -> Path:

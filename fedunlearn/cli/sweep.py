@@ -41,7 +41,7 @@ def sweep(
     plan = load_sweep(file, out)
     total = len(plan.points)
     output = console()
-    output.print(f"{plan.name}: {total} points in {plan.out}", soft_wrap=True)
+    output.print(f"{plan.name}: {total} points in {plan.out}", soft_wrap=True, markup=False)
     told: list[Outcome] = []
 
     def run_point(experiment: Any, folder: Path, _: Any) -> Any:
@@ -59,7 +59,7 @@ def sweep(
 
     outcomes = run_sweep(plan, run_point, done=tell)
     output.print(outcome_table(plan.name, outcomes))
-    output.print(f"summary  {plan.out / 'summary.csv'}", soft_wrap=True)
+    output.print(f"summary  {plan.out / 'summary.csv'}", soft_wrap=True, markup=False)
     failed = [outcome for outcome in outcomes if outcome.status == "failed"]
     if failed:
         raise UserError(f"{len(failed)} of {total} points failed, the first with: {failed[0].error}")
@@ -75,7 +75,7 @@ def outcome_table(title: str, outcomes: Sequence[Outcome]) -> Table:
     measured = [numbers(outcome.summary) for outcome in outcomes]
     shown = {column: name for column, name in _COLUMNS.items() if any(name in row for row in measured)}
     keys = list(dict.fromkeys(key for outcome in outcomes for key in outcome.point.values))
-    table = Table(*keys, *shown, "status", title=title, title_justify="left")
+    table = Table(*keys, *shown, "status", title=Text(title), title_justify="left")
     for outcome, row in zip(outcomes, measured, strict=True):
         cells = [outcome.point.values[key] for key in keys] + [row.get(name) for name in shown.values()]
         table.add_row(*(Text(readable("", cell)) for cell in cells), outcome.status)

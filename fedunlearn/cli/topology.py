@@ -55,7 +55,7 @@ def show(
     console().print(facts(name, numbers(graph, settings, seed or 0)))
     if plot is not None:
         draw(graph, plot, f"{name}: {graph.number_of_nodes()} nodes, {graph.number_of_edges()} edges")
-        console().print(f"figure  {plot}", soft_wrap=True)
+        console().print(f"figure  {plot}", soft_wrap=True, markup=False)
 
 
 def _settings(name: str, overrides: list[str]) -> TopologySettings:
