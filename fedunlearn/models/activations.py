@@ -20,7 +20,7 @@ class SmeLU(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation element by element."""
-        # Sums of clamps instead of a case distinction: no branch, and at the joints relu's slope 0 keeps the slope right.
+        # No branches; at the upper joint relu has slope 0, as it must, where a clamp would have slope 1.
         middle = (x + self.width).clamp(0.0, 2.0 * self.width)
         return middle.square() / (4.0 * self.width) + (x - self.width).relu()
 

@@ -15,13 +15,13 @@ from torch.func import functional_call, vmap
 
 from fedunlearn.errors import UserError, listed, nearest
 from fedunlearn.models.activations import activation
-from fedunlearn.models.cnn import leaf_cnn, small_cnn
+from fedunlearn.models.cnn import deep_cnn, leaf_cnn, small_cnn
 from fedunlearn.models.dense import mlp, softmax_regression
 from fedunlearn.models.resnet import ResNet18GN
 from fedunlearn.models.settings import BUILT_IN
 from fedunlearn.randomness import torch_seed
 
-CONVOLUTIONAL = {"small-cnn": small_cnn, "leaf-cnn": leaf_cnn, "resnet18-gn": ResNet18GN}
+CONVOLUTIONAL = {"small-cnn": small_cnn, "deep-cnn": deep_cnn, "leaf-cnn": leaf_cnn, "resnet18-gn": ResNet18GN}
 """Built-in models that take images rather than vectors."""
 
 

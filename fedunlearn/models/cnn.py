@@ -41,6 +41,21 @@ def small_cnn(image: tuple[int, int, int], num_classes: int, act: Callable[[], n
     return _two_convolutions(image, (16, 32), 3, 128, num_classes, act)
 
 
+def deep_cnn(image: tuple[int, int, int], num_classes: int, act: Callable[[], nn.Module]) -> nn.Module:
+    """Return conv24-conv48-conv96 (3x3), pooled after each, and one linear layer: the usual feature extractor.
+
+    A third pooling makes the linear layer small and the features general: more of the work is shared over positions.
+    """
+    depth, height, width = image
+    if min(height, width) < 8:
+        raise ValueError(f"images must be at least 8 x 8 pixels, not {height} x {width}")
+    layers: list[nn.Module] = []
+    for channels in (24, 48, 96):
+        layers += [nn.Conv2d(depth, channels, 3, padding=1), nn.MaxPool2d(2), act()]
+        depth = channels
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(depth * (height // 8) * (width // 8), num_classes))
+
+
 def leaf_cnn(image: tuple[int, int, int], num_classes: int, act: Callable[[], nn.Module]) -> nn.Module:
     """Return LEAF's FEMNIST network (Caldas et al. 2018): conv32-conv64 (5x5) and a hidden layer of 2048.
 

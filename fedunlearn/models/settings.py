@@ -6,7 +6,7 @@ from pydantic import Field, field_validator
 
 from fedunlearn.settings import Settings
 
-BUILT_IN = ("softmax", "mlp", "small-cnn", "leaf-cnn", "resnet18-gn")
+BUILT_IN = ("softmax", "mlp", "small-cnn", "deep-cnn", "leaf-cnn", "resnet18-gn")
 
 
 class ModelSettings(Settings):
@@ -14,7 +14,7 @@ class ModelSettings(Settings):
 
     ``features = "raw"`` feeds pixels scaled by the public constant 1/255; ``"unit"`` feeds ``[x/||x||, 1]/sqrt(2)``
     (norm at most one, bias entry included, as the rounding bound of the tolerance certificate needs); ``"frozen"``
-    feeds ``[f/||f||, 1]/sqrt(2)``, where ``f`` is the last hidden layer of an extractor trained on public clients only.
+    feeds ``[f/||f||, 1]/sqrt(2)``, where ``f`` is the output of an extractor trained on public clients only.
     """
 
     name: str = Field(default="softmax", description="a built-in model, or 'package.module:Class' of a torch Module")
@@ -23,13 +23,12 @@ class ModelSettings(Settings):
     smelu_width: float = Field(default=0.5, gt=0, description="half width of SmeLU's quadratic part")
     hidden: tuple[int, ...] = Field(default=(128,), description="mlp: widths of the hidden layers")
     checkpoint: str | None = Field(default=None, description="safetensors file to start from, trained elsewhere")
-    extractor: str = Field(
-        default="small-cnn", description="frozen features: the network whose last hidden layer is used"
-    )
-    extractor_width: int = Field(default=64, ge=1, description="frozen features: width of that layer")
-    extractor_epochs: int = Field(default=8, ge=1)
-    extractor_lr: float = Field(default=0.05, gt=0)
+    extractor: str = Field(default="deep-cnn", description="frozen features: the network, named as in model.name")
+    extractor_width: int = Field(default=64, ge=1, description="frozen features: outputs of that network, the features")
+    extractor_epochs: int = Field(default=40, ge=1)
+    extractor_lr: float = Field(default=0.05, gt=0, description="highest learning rate; it rises, then falls to zero")
     extractor_batch: int = Field(default=32, ge=1)
+    extractor_augment: bool = Field(default=True, description="distort the public images anew in every epoch")
 
     @field_validator("name", "extractor")
     @classmethod
