@@ -62,7 +62,7 @@ def _settings(name: str, overrides: list[str]) -> TopologySettings:
     from fedunlearn.topology import available, named_files
     from fedunlearn.topology.settings import TopologySettings
 
-    if name in available():
+    if name in available() or name == "file":
         return room_settings(TopologySettings, "topology", {"generator": name}, overrides)
     if name not in named_files() and not Path(name).is_file():
         known = [*available(), *named_files()]
