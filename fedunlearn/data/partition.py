@@ -133,16 +133,11 @@ def hold_out(owner: NDArray[np.int64], clients: int, fraction: float, seed: int)
     return _rank_within(owner, clients, seed, "partition.test") < tests[owner]
 
 
-def cap(
-    owner: NDArray[np.int64], is_test: NDArray[np.bool_] | None, clients: int, most: int, seed: int
-) -> NDArray[np.bool_]:
+def cap(owner: NDArray[np.int64], is_test: NDArray[np.bool_], clients: int, most: int, seed: int) -> NDArray[np.bool_]:
     """Return which samples (n,) to keep so that no client has more than ``most``.
 
-    With test marks, a client's share of test samples is kept as far as whole numbers allow, and one training sample
-    always.
+    A client's share of test samples is kept as far as whole numbers allow, and one training sample always.
     """
-    if is_test is None:
-        return _rank_within(owner, clients, seed, "partition.cap") < most
     size = np.bincount(owner, minlength=clients)
     tests = np.bincount(owner[is_test], minlength=clients)
     total = np.minimum(size, most)

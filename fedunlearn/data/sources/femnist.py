@@ -132,7 +132,7 @@ def _leaf_file(file: Path) -> list[tuple[str, NDArray[np.uint8], NDArray[np.int6
             for user in content["users"]
             if len(content["user_data"][user]["y"])
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(f"{file} is not a readable LEAF file ({type(error).__name__}: {one_line(error)})") from None
 
 

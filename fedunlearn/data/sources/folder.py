@@ -50,13 +50,19 @@ def load_folder(settings: DataSettings) -> SourceData:
 
 
 def _folders(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+    return [p for p in _entries(folder) if p.is_dir()]
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(
-        p for p in folder.iterdir() if p.suffix.lower() in _ENDINGS and not p.name.startswith(".") and p.is_file()
-    )
+    return [p for p in _entries(folder) if p.suffix.lower() in _ENDINGS and p.is_file()]
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what lies in a folder, sorted, without hidden entries."""
+    try:
+        return sorted(p for p in folder.iterdir() if not p.name.startswith("."))
+    except OSError as error:
+        raise UserError(f"{folder} cannot be read ({one_line(error)})") from None
 
 
 def _read_all(files: list[Path]) -> NDArray[np.uint8]:

@@ -25,6 +25,7 @@ from fedunlearn.errors import UserError, listed, nearest
 
 HOW = "set data.path to a .csv with a header line or to an .npz, and data.label to the name of its labels"
 SPLIT = "split"
+_LARGEST = float(np.finfo(np.float32).max)
 _FEATURE_NAMES = ("inputs", "features", "images", "x", "X", "data")
 
 
@@ -77,7 +78,7 @@ def _numbers(row: list[str], features: list[int], header: list[str], what: str) 
             number = float(row[column])
         except ValueError:
             raise UserError(f"{what}, column '{header[column]}' holds '{row[column]}', not a number") from None
-        if not abs(number) <= np.finfo(np.float32).max:
+        if not abs(number) <= _LARGEST:  # also refuses NaN
             raise UserError(f"{what}, column '{header[column]}' holds {row[column]}, not a finite number")
         numbers.append(number)
     return numbers
