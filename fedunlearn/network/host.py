@@ -46,6 +46,7 @@ class Host:
             "read": self._read,
             "write": self._write,
             "put": self._put,
+            "copy": self._copy,
             "leave": self._leave,
             "erase": self._erase,
             "drop": self._drop,
@@ -177,6 +178,11 @@ class Host:
             theta[mask] += arrays["vector"]
         if params["reset_momentum"] and f"momentum.{name}" in self.store:
             self.store[f"momentum.{name}"][mask] = 0.0
+        return Reply()
+
+    def _copy(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
+        """Copy the rows of one population over those of another."""
+        self.store[f"theta.{params['target']}"][...] = self.store[f"theta.{params['source']}"]
         return Reply()
 
     def _export(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 from fedunlearn.errors import UserError
@@ -95,7 +96,8 @@ class Workers:
         """End the worker processes."""
         for process in self._processes:
             if process.stdin is not None:
-                process.stdin.close()
+                with suppress(BrokenPipeError):  # a worker that died has nothing to be told
+                    process.stdin.close()
         for process in self._processes:
             try:
                 process.wait(timeout=5)

@@ -47,7 +47,8 @@ class Situation:
 
     ``release`` numbers the releases of a world; ``world`` keeps the noise of a retrained twin apart from the network's.
     ``retrain`` runs the training recipe on a network from the public start; ``previous_release`` is what the network
-    released last; ``hashes`` are those of the settings.
+    released last; ``hashes`` are those of the settings. ``persist`` stores a release before anybody receives it: the noise
+    of a state is never drawn twice, also when a run is killed and taken up again.
     """
 
     training: TrainingSettings
@@ -56,6 +57,7 @@ class Situation:
     seed: int
     release: int
     retrain: Callable[[Network], None]
+    persist: Callable[[NDArray[np.float32]], None]
     public: PublicKnowledge | None = None
     previous_release: NDArray[np.float32] | None = None
     world: str = "main"

@@ -12,6 +12,7 @@ from fedunlearn.errors import UserError
 from fedunlearn.network import Network, TrainingSettings, train
 from fedunlearn.network.schedule import local_batches
 from fedunlearn.network.training import local_steps
+from fedunlearn.topology import remove_vertex
 from tests.worlds import all_rows, image_data, model_for, open_session, ring_network
 
 RECIPES = {
@@ -151,7 +152,7 @@ def test_deleted_samples_cannot_be_read_and_leavers_keep_nothing():
     with open_session(dataset, model, mapping) as session:
         network = ring_network(session, momentum=True)
         gone = dataset.train_rows(2)
-        network.leave(2, nx.cycle_graph([0, 1, 3, 4]))
+        network.leave(2, remove_vertex(network.graph, 2, "path", network.alive))
         network.erase(gone)
         host = session.transport._hosts[0]
         poisoned = np.isin(host.store["sample_ids"], gone)

@@ -19,8 +19,8 @@ import numpy as np
 from pydantic import Field
 
 from fedunlearn.errors import UserError
-from fedunlearn.network import Network
-from fedunlearn.privacy import Calibration
+from fedunlearn.network import Network, TrainingSettings
+from fedunlearn.privacy import Calibration, PrivacySettings
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.settings import Settings
 from fedunlearn.unlearning.base import Outcome, Situation, Unlearner
@@ -120,11 +120,22 @@ class Newton(Unlearner):
                 return self._outcome(network, situation, search, request, "released", fell_back=False)
         situation.retrain(network)
         search = self._search(network, situation, [network.mean(phase_cost=True)], safeguard=True)
-        return self._outcome(network, situation, search, request, "public", fell_back=True)
+        # The abandoned attempt's messages depended on the last release, so the answer as a whole is not a cold restart.
+        start = "public" if situation.previous_release is None else "released"
+        return self._outcome(network, situation, search, request, start, fell_back=True)
+
+    def public_constants(self, training: TrainingSettings, privacy: PrivacySettings) -> Calibration | None:
+        """Return tau, sensitivity and sigma of these settings, None where nothing is certified."""
+        if self.settings.mode == "one-step" or not training.l2 > 0:
+            return None
+        return tolerance_release.calibration(
+            privacy, training.l2, self.settings.target_sigma, self.settings.tolerance
+        )
 
     def _calibration(self, situation: Situation) -> Calibration:
-        settings, training = self.settings, situation.training
-        return tolerance_release.calibration(situation.privacy, training.l2, settings.target_sigma, settings.tolerance)
+        constants = self.public_constants(situation.training, situation.privacy)
+        assert constants is not None, "prepare() refuses settings without a certificate"
+        return constants
 
     def _search(self, network: Network, situation: Situation, starts: list[Vector], *, safeguard: bool) -> _Search:
         """Run Newton-CG from the start with the smallest retained gradient (T5.3: a function of release and D').

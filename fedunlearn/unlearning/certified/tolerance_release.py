@@ -66,6 +66,7 @@ def release(
     seed = torch_seed(situation.seed, "releases of " + situation.world)
     noise = gaussian_noise(public.sigma, network.dim, situation.privacy.noise, seed, situation.release)
     released = publish(solution.x, noise)
+    situation.persist(released)
     network.broadcast(released)
     if request is None:
         return released, None, "nothing was deleted yet"

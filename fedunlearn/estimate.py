@@ -1,0 +1,122 @@
+"""What a run will need, told before it starts: memory, messages, time, and the epsilon that can be reached."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fedunlearn.errors import UserError
+
+if TYPE_CHECKING:
+    from fedunlearn.simulation import World
+
+_BASE_BYTES = 600 << 20
+"""This process and its libraries."""
+_WORKER_BYTES = 250 << 20
+"""One worker process and its libraries."""
+_SECONDS_PER_MAC = 1 / 2.0e10
+"""Training one multiply-accumulate on one core, backward pass included: measured on convolutions of 28 x 28 images."""
+
+
+def memory_bytes(world: World, workers: int) -> int:
+    """Return an upper estimate of the memory of a run: rows of all populations alive at once, samples, processes.
+
+    At the worst moment there are four populations: the network, the retrained twin, and the copies that figures and
+    influence need.
+    """
+    rows = len(world.start) * 4 * world.graph.number_of_nodes()
+    populations = 4 + (1 if world.experiment.training.momentum else 0) * 2
+    sample = 1
+    for side in world.features.output_shape:
+        sample *= side
+    width = 1 if world.features.kind == "raw" and world.dataset.inputs.dtype.itemsize == 1 else 4
+    samples = len(world.dataset.labels) * sample * width + world.dataset.inputs.nbytes
+    model = world.model
+    square = 8 * model.dim**2 * 3 if model.convex and world.public is not None and model.dim <= 6000 else 0
+    return _BASE_BYTES + workers * _WORKER_BYTES + populations * rows + samples + square
+
+
+def available_bytes() -> int:
+    """Return the memory that is free now, by the kernel's own estimate where there is one."""
+    meminfo = Path("/proc/meminfo")
+    if meminfo.is_file():
+        for line in meminfo.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return 1 << 62
+
+
+def check_memory(world: World) -> None:
+    """Raise UserError, with how much it needs, if a run would not fit in memory."""
+    from fedunlearn.network.workers import default_workers
+
+    runtime = world.experiment.runtime
+    needed = memory_bytes(world, default_workers() if runtime.workers is None else runtime.workers)
+    budget = int(runtime.memory_gb * 2**30) if runtime.memory_gb is not None else available_bytes()
+    if needed > budget:
+        source = "runtime.memory_gb allows" if runtime.memory_gb is not None else "this machine has free"
+        raise UserError(
+            f"this run needs about {needed / 2**30:.1f} GB of memory ({world.graph.number_of_nodes()} nodes x "
+            f"{len(world.start)} parameters), but {source} {budget / 2**30:.1f} GB; use fewer nodes or a smaller model"
+        )
+
+
+def estimate(world: World, workers: int) -> dict[str, Any]:
+    """Return the figures of ``fedunlearn run --dry-run``.
+
+    Seconds are a rough forecast from the model's size; messages and bytes of training are exact for gossip.
+    """
+    from fedunlearn.data import Role
+
+    experiment, training = world.experiment, world.experiment.training
+    clients = world.dataset.clients(Role.TRAIN)
+    samples = sum(len(world.dataset.train_rows(int(c))) for c in clients)
+    epochs = training.rounds * (training.local_epochs if training.local_steps is None else 1)
+    seen = epochs * samples if training.local_steps is None else training.rounds * len(clients) * training.local_steps * training.batch
+    passes = 1 + len(world.requests)
+    macs = multiply_accumulates(world)
+    edges = world.graph.number_of_edges()
+    messages = training.rounds * (2 * edges if training.algorithm == "dsgd" else 2 * len(clients))
+    return {
+        "memory_gb": memory_bytes(world, workers) / 2**30,
+        "nodes": len(clients),
+        "parameters": len(world.start),
+        "training_samples": samples,
+        "seconds": passes * seen * macs * 3 * _SECONDS_PER_MAC / max(1, workers),
+        "training_messages": messages,
+        "training_bytes": messages * 4 * len(world.start),
+        "requests": [r.describe() for r in world.requests],
+        "certificate": reachable(world),
+        "method": experiment.unlearning.method,
+    }
+
+
+def multiply_accumulates(world: World) -> int:
+    """Return the multiply-accumulates of one forward pass of one sample, counted layer by layer."""
+    import numpy as np
+    import torch
+    from torch import nn
+
+    total = 0
+
+    def count(layer: nn.Module, _: Any, output: torch.Tensor) -> None:
+        nonlocal total
+        if isinstance(layer, nn.Conv2d):
+            total += output[0].numel() * layer.weight[0].numel()
+        elif isinstance(layer, nn.Linear):
+            total += layer.weight.numel()
+
+    module = world.model.module().eval()
+    for layer in module.modules():
+        layer.register_forward_hook(count)
+    with torch.no_grad():
+        module(world.model.prepare(np.zeros((1, *world.model.input_shape), dtype=np.float32)))
+    return total
+
+
+def reachable(world: World) -> dict[str, Any] | None:
+    """Return the certificate constants a run would claim (tau, sensitivity, sigma, epsilon, delta), or None."""
+    certifies = getattr(world.unlearner, "public_constants", None)
+    constants = None if certifies is None else certifies(world.experiment.training, world.experiment.privacy)
+    return None if constants is None else asdict(constants)

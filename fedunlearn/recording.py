@@ -1,0 +1,153 @@
+"""Collects what a run measures, and writes the run directory at its end."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from fedunlearn.config import Experiment, dump_toml
+from fedunlearn.data import FederatedDataset, Role
+from fedunlearn.evaluation.evaluator import Evaluator
+from fedunlearn.evaluation.influence import Influence
+from fedunlearn.models import Model
+from fedunlearn.network import Network
+from fedunlearn.privacy import Certificate, code_sha256, file_sha256
+from fedunlearn.requests import DeletionRequest
+from fedunlearn.results import MetricRow, RunDirectory, versions
+from fedunlearn.results.metrics import AVERAGE, NODES_MAX, NODES_MEAN, NODES_MIN, NODES_STD
+from fedunlearn.topology import spectrum_of
+from fedunlearn.unlearning.base import Cost, Outcome
+
+
+class Record:
+    """The record of one run, in memory until :meth:`finish`; with ``out`` it becomes a run directory."""
+
+    def __init__(self, experiment: Experiment, out: Path | None) -> None:
+        self.experiment = experiment
+        self.directory = None if out is None else RunDirectory.create(out)
+        settings = dump_toml(experiment)
+        self.hashes = {"settings.toml": hashlib.sha256(settings.encode()).hexdigest(), "code": code_sha256()}
+        if self.directory is not None:
+            self.directory.write_settings(settings)
+        self.rows: list[MetricRow] = []
+        self.certificates: list[Certificate] = []
+        self.influence: Influence | None = None
+        self.moved: NDArray[np.float64] | None = None
+        self.graph: nx.Graph = nx.Graph()
+        self.summary: dict[str, Any] = {
+            "name": experiment.name, "seed": experiment.seed, "versions": versions(), "models": {}, "requests": [],
+        }  # fmt: skip
+
+    # --- while the run goes on ---------------------------------------------------------------------------------------
+
+    def describe(self, dataset: FederatedDataset, network: Network, model: Model) -> None:
+        """Write down data, topology and model."""
+        self.graph = network.graph
+        mixing = spectrum_of(network.graph, network.mixing)
+        self.summary |= {
+            "data": {
+                "name": dataset.name, "synthetic": dataset.synthetic, "clients": network.num_nodes,
+                "samples": network.total_samples, "sha256": dataset.sha256(), "provenance": dataset.provenance,
+                "public_clients": len(dataset.clients(Role.PUBLIC)),
+                "never_members": len(dataset.clients(Role.NEVER_MEMBER)),
+            },
+            "topology": {
+                "nodes": network.num_nodes, "edges": network.graph.number_of_edges(),
+                "generator": self.experiment.topology.generator, "mixing": network.mixing,
+                "spectral_gap": mixing.gap, "rho": mixing.rho, "mixing_time": mixing.mixing_time,
+            },
+            "model": {
+                "name": model.spec["name"], "features": self.experiment.model.features, "parameters": model.dim,
+            },
+        }  # fmt: skip
+
+    def add_point(self, phase: str, round_: int, evaluator: Evaluator, network: Network) -> None:
+        """Add one point of the accuracy curve: the average model, and the spread over nodes."""
+        spread = evaluator.spread(network)
+        average = evaluator.accuracy(network.mean(), evaluator.test)
+        values = {AVERAGE: average, **{scope: spread[k] for scope, k in _SPREAD.items()}}
+        self.rows += [
+            MetricRow(round_, phase, phase.split()[0], "test", scope, "accuracy", value)
+            for scope, value in values.items()
+            if value is not None
+        ]
+
+    def add_model(self, name: str, theta: NDArray[Any], entry: dict[str, Any]) -> None:
+        """Add one model's entry of the summary, and its file."""
+        self.summary["models"][name] = entry
+        if self.directory is not None:
+            info = {"model": self.experiment.model.name, "what": name}
+            self.directory.write_model(name, np.asarray(theta, dtype=np.float32), info)
+
+    def persist(self, number: int, release: NDArray[np.float32]) -> None:
+        """Store a noised release before it is broadcast."""
+        if self.directory is not None:
+            self.directory.write_model(f"release-{number}", release, {"model": self.experiment.model.name, "release": number})
+
+    def add_request(
+        self, request: DeletionRequest, outcome: Outcome, cost: Cost, retrain_cost: Cost, distances: dict[str, Any]
+    ) -> None:
+        """Add one answered request: certificate, cost, and distances to the retrained twin."""
+        certificate = outcome.certificate
+        if certificate is not None and self.directory is not None:
+            name = f"models/release-{request.number + 1}.safetensors"
+            certificate = certificate.with_hashes({name: file_sha256(self.directory.path / name)})
+        if certificate is not None:
+            self.certificates.append(certificate)
+        self.summary["requests"].append(
+            {
+                "request": {
+                    "level": request.level, "client": request.node, "label": request.label,
+                    "samples": len(request.sample_ids), "leaves": list(request.leaves), "text": request.describe(),
+                },
+                "method": self.experiment.unlearning.method,
+                "certificate": None if certificate is None else certificate.to_dict(),
+                "certificate_reason": outcome.certificate_reason,
+                "fell_back_to_retraining": outcome.fell_back_to_retraining,
+                "details": outcome.details,
+                "influence": self._influence_entry(request),
+                "cost": asdict(cost),
+                "retrain_cost": asdict(retrain_cost),
+                **distances,
+            }
+        )  # fmt: skip
+
+    def _influence_entry(self, request: DeletionRequest) -> dict[str, Any] | None:
+        found = self.influence
+        if found is None or found.client != request.node or request.level != "client":
+            return None
+        return {
+            "client": found.client, "rms_gap": found.rms_gap(),
+            "predicted": found.predicted.tolist(), "measured": found.measured.tolist(),
+        }  # fmt: skip
+
+    # --- at the end --------------------------------------------------------------------------------------------------
+
+    def finish(self, seconds: dict[str, float], ledger: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
+        """Write summary, metrics, certificates, ledger and figures; return the summary and the finished folder."""
+        totals = {key: ledger[key] for key in ("messages", "bytes", "by_kind")}
+        self.summary |= {"seconds": seconds, "ledger": totals}
+        if self.directory is None:
+            return self.summary, None
+        from fedunlearn.plots import draw_all
+
+        self.directory.write_certificates(self.certificates)
+        self.directory.write_metrics(self.rows)
+        self.directory.write_ledger(ledger)
+        summary = self.directory.write_summary(self.summary)
+        draw_all(self.directory.path, self.graph, moved=self.moved, influence=self.influence)
+        return summary, self.directory.finish()
+
+    def abandon(self, error: BaseException) -> None:
+        """Leave what there is under a name that says the run failed."""
+        if self.directory is not None:
+            self.directory.fail(error)
+
+
+_SPREAD = {NODES_MEAN: "mean", NODES_STD: "std", NODES_MIN: "min", NODES_MAX: "max"}

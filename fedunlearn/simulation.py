@@ -1,0 +1,292 @@
+"""The story of a run: data, topology, training, requests, unlearning, certificates, evaluation, record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import networkx as nx
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedunlearn.config import Experiment
+from fedunlearn.data import FederatedDataset, Role, load_dataset
+from fedunlearn.errors import UserError
+from fedunlearn.estimate import check_memory
+from fedunlearn.estimate import estimate as forecast
+from fedunlearn.evaluation.evaluator import Evaluator
+from fedunlearn.evaluation.influence import measure_influence
+from fedunlearn.models import FeatureMap, Model, build_model
+from fedunlearn.network import Network, Session, Transport, train
+from fedunlearn.network.workers import default_workers
+from fedunlearn.public import prepare_features
+from fedunlearn.recording import Record
+from fedunlearn.requests import DeletionRequest, resolve_requests
+from fedunlearn.topology import build_graph, remove_vertex
+from fedunlearn.unlearning.base import Cost, Outcome, PublicKnowledge, Situation, Unlearner
+from fedunlearn.unlearning.registry import method
+
+Progress = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """A finished run: ``summary`` as in summary.json, and the folder that holds everything (None if none was asked for)."""
+
+    summary: dict[str, Any]
+    folder: Path | None
+
+
+@dataclass
+class World:
+    """Everything a run is about, before the first round."""
+
+    experiment: Experiment
+    dataset: FederatedDataset
+    features: FeatureMap
+    public: PublicKnowledge | None
+    model: Model
+    graph: nx.Graph
+    requests: list[DeletionRequest]
+    start: NDArray[np.float32]
+    unlearner: Unlearner
+    progress: Progress
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+def simulate(
+    experiment: Experiment, transport: Transport, *, out: Path | None = None, progress: Progress | None = None
+) -> RunResult:
+    """Run an experiment on the hosts behind ``transport``; with ``out``, write its run directory.
+
+    Raises UserError for whatever a user can mend. Nothing unfinished is left under the name ``out``.
+    """
+    record = Record(experiment, out)
+    try:
+        began = time.perf_counter()
+        world = prepare(experiment, progress or (lambda phase, done, total: None))
+        check_memory(world)
+        device = choose_device(experiment.runtime.device)
+        with Session(
+            transport, world.dataset, world.model, world.features, seed=experiment.seed, data=experiment.data,
+            links=experiment.links, runtime=experiment.runtime, device=device,
+        ) as session:  # fmt: skip
+            world.seconds["setup"] = time.perf_counter() - began
+            ledger = _tell(world, session, record)
+        world.seconds["total"] = time.perf_counter() - began
+        return RunResult(*record.finish(world.seconds, ledger))
+    except BaseException as error:
+        record.abandon(error)
+        raise
+
+
+def prepare(experiment: Experiment, progress: Progress) -> World:
+    """Load data, train the public extractor if there is one, build model and graph, resolve the requests."""
+    dataset = load_dataset(experiment.data)
+    nodes = len(dataset.clients(Role.TRAIN))
+    if experiment.topology.nodes not in (None, nodes):
+        raise UserError(
+            f"topology.nodes = {experiment.topology.nodes} does not fit the data, which have {nodes} train clients "
+            "(allowed: leave it out, or change data.clients or data.train_clients)"
+        )
+    requests = resolve_requests(experiment.requests, dataset, experiment.seed)
+    graph = build_graph(experiment.topology, nodes, experiment.seed)
+    _rehearse_departures(experiment, graph, requests)
+    features, public = prepare_features(experiment, dataset, progress)
+    model = build_model(experiment.model, dataset.num_classes, features.output_shape)
+    info = method(experiment.unlearning.method)
+    return World(
+        experiment, dataset, features, public, model, graph, requests, model.initial(experiment.seed),
+        info.implementation(experiment.unlearning.settings), progress,
+    )  # fmt: skip
+
+
+def estimate(experiment: Experiment) -> dict[str, Any]:
+    """Return what a run would need and could certify, without training the network (``--dry-run``)."""
+    world = prepare(experiment, lambda phase, done, total: None)
+    workers = default_workers() if experiment.runtime.workers is None else experiment.runtime.workers
+    return forecast(world, workers)
+
+
+def choose_device(device: str) -> str:
+    """Return ``cpu`` or ``cuda``; UserError when a GPU is asked for that is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise UserError("runtime.device = 'cuda', but torch finds no GPU here (allowed: 'auto', 'cpu')")
+    return device
+
+
+def _rehearse_departures(experiment: Experiment, graph: nx.Graph, requests: list[DeletionRequest]) -> None:
+    """Take all leavers out of a copy of the graph, so that a disconnection is told before training, not after."""
+    alive = np.ones(graph.number_of_nodes(), dtype=bool)
+    for request in requests:
+        for node in request.leaves:
+            graph = remove_vertex(graph, node, experiment.topology.repair, alive)
+            alive[node] = False
+
+
+# --- the story -------------------------------------------------------------------------------------------------------
+
+
+def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
+    """Train; then, request after request, erase, unlearn, retrain for comparison, and measure. Returns the ledger."""
+    experiment, unlearner = world.experiment, world.unlearner
+    evaluator = Evaluator(world.dataset, world.features, world.model, experiment.evaluation, experiment.seed)
+    network = _new_network(world, session, "main", world.graph)
+    evaluator.put_node_test(network)
+    record.describe(world.dataset, network, world.model)
+    situation = _situation(world, record, release=0)
+    with _timed(world, "train"):
+        unlearner.prepare(network, situation)
+        _run_recipe(world, network, evaluator, record, "train")
+        concluded = unlearner.conclude(network, situation)
+    deleted = np.unique(np.concatenate([np.zeros(0, np.int64), *(r.sample_ids for r in world.requests)]))
+    with _timed(world, "evaluate"):
+        original = _vector(network, concluded)
+        record.add_model("original", original, evaluator.report(original, deleted, network))
+        if world.public is not None and world.public.head is not None:
+            record.add_model("public_head", world.public.head, evaluator.report(world.public.head, deleted))
+
+    previous = concluded.release
+    for request in world.requests:
+        with _timed(world, "evaluate"):
+            _follow_influence(world, network, request, record)
+            before = evaluator.keep(network)
+        situation = _situation(world, record, release=request.number + 1, previous=previous)
+        with _timed(world, "unlearn"):
+            outcome, cost = _unlearn(world, network, request, situation)
+        previous = outcome.release
+        with _timed(world, "retrain"):
+            twin, twin_outcome, twin_cost = _retrain(world, session, network, evaluator, record, request)
+        with _timed(world, "evaluate"):
+            distances = evaluator.compare(network, twin, outcome.noise_free, twin_outcome.noise_free, before)
+            record.moved = evaluator.moved(network, before)
+            before.drop()
+            record.add_request(request, outcome, cost, twin_cost, distances)
+            if request is world.requests[-1]:
+                for name, net, last in (("retrained", twin, twin_outcome), ("unlearned", network, outcome)):
+                    vector = _vector(net, last)
+                    record.add_model(name, vector, evaluator.report(vector, deleted, net))
+            twin.drop()
+    return network.ledger.summary()
+
+
+def _new_network(world: World, session: Session, name: str, graph: nx.Graph, like: Network | None = None) -> Network:
+    """Create a population at the public start; a retrained twin lacks what ``like`` has deleted."""
+    return Network(
+        session, name, graph, world.experiment.topology.mixing, world.start,
+        deleted=None if like is None else like.deleted, alive=None if like is None else like.alive,
+        momentum=world.experiment.training.momentum > 0,
+    )  # fmt: skip
+
+
+def _run_recipe(world: World, network: Network, evaluator: Evaluator | None, record: Record | None, phase: str) -> None:
+    """Train a network by the recipe, writing the accuracy curve into the record."""
+    training = world.experiment.training
+
+    def watch(round_: int, net: Network) -> None:
+        world.progress(phase, round_, training.rounds)
+        if evaluator is not None and record is not None:
+            record.add_point(phase, round_, evaluator, net)
+
+    train(network, training, every=min(world.experiment.evaluation.every, max(1, training.rounds)), watch=watch)
+
+
+def _unlearn(
+    world: World, network: Network, request: DeletionRequest, situation: Situation
+) -> tuple[Outcome, Cost]:
+    """Let the method see the forget set if it must, erase it, take leavers out of the graph, and answer."""
+    network.phase = "unlearn"
+    world.progress(f"request {request.number}", 0, 1)
+
+    def answer() -> Outcome:
+        world.unlearner.observe(network, request, situation)
+        for node in request.leaves:
+            network.leave(node, remove_vertex(network.graph, node, world.experiment.topology.repair, network.alive))
+        network.erase(request.sample_ids)
+        return world.unlearner.unlearn(network, request, situation)
+
+    result = metered(network, answer)
+    world.progress(f"request {request.number}", 1, 1)
+    network.phase = "train"
+    return result
+
+
+def _retrain(
+    world: World, session: Session, network: Network, evaluator: Evaluator, record: Record, request: DeletionRequest
+) -> tuple[Network, Outcome, Cost]:
+    """Train a twin that never saw what the network has deleted so far, by the same recipe and the same ending."""
+    twin = _new_network(world, session, "retrained", network.graph, network)
+
+    def learn() -> Outcome:
+        _run_recipe(world, twin, evaluator, record, f"retrain {request.number}")
+        return world.unlearner.conclude(twin, _situation(world, record, request.number, world_name="retrained"))
+
+    outcome, cost = metered(twin, learn)
+    return twin, outcome, cost
+
+
+def _situation(
+    world: World, record: Record, release: int, previous: NDArray[np.float32] | None = None, world_name: str = "main"
+) -> Situation:
+    """Gather what a method is told. The twin's releases have noise of their own, and are not kept."""
+    experiment = world.experiment
+
+    def retrain(network: Network) -> None:
+        network.write(world.start)
+        _run_recipe(world, network, None, None, "retrain (fallback)")
+
+    def persist(vector: NDArray[np.float32]) -> None:
+        if world_name == "main":
+            record.persist(release, vector)
+
+    return Situation(
+        training=experiment.training, privacy=experiment.privacy, start=world.start, seed=experiment.seed,
+        release=release, retrain=retrain, persist=persist, public=world.public, previous_release=previous,
+        world=world_name, hashes=record.hashes,
+    )  # fmt: skip
+
+
+def metered(network: Network, work: Callable[[], Outcome]) -> tuple[Outcome, Cost]:
+    """Run a piece of work on a network and return its result with what it cost."""
+    began, before = time.perf_counter(), _meter(network)
+    outcome = work()
+    spent = [a - b for a, b in zip(_meter(network), before)]
+    return outcome, Cost(time.perf_counter() - began, *(int(s) for s in spent[:4]), network_seconds=spent[4])
+
+
+def _meter(network: Network) -> list[float]:
+    totals = network.ledger.totals()
+    return [network.work["gradients"], network.work["hvps"], totals["messages"], totals["bytes"], network.clock.seconds]
+
+
+def _vector(network: Network, outcome: Outcome) -> NDArray[np.float32]:
+    """Return the one model that stands for the network: the release, or the mean of the nodes' models."""
+    return network.mean().astype(np.float32) if outcome.release is None else outcome.release
+
+
+def _follow_influence(world: World, network: Network, request: DeletionRequest, record: Record) -> None:
+    rounds = world.experiment.evaluation.influence_rounds
+    fixed = network.weights is not None
+    if rounds and fixed and request.level == "client" and request.node is not None and record.influence is None:
+        record.influence = measure_influence(network, request.node, world.experiment.training, rounds)
+
+
+class _timed:
+    """Adds the seconds of a block to ``world.seconds[phase]``."""
+
+    def __init__(self, world: World, phase: str) -> None:
+        self.world, self.phase = world, phase
+
+    def __enter__(self) -> None:
+        self.began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        seconds = self.world.seconds
+        seconds[self.phase] = seconds.get(self.phase, 0.0) + time.perf_counter() - self.began
+
