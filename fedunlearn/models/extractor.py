@@ -12,12 +12,13 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from scipy.optimize import minimize
+from torch import nn
 
 from fedunlearn.errors import UserError
 from fedunlearn.models import augmentation, softmax
 from fedunlearn.models.model import Model
 from fedunlearn.models.settings import ModelSettings
-from fedunlearn.randomness import generator
+from fedunlearn.randomness import generator, torch_seed
 
 Progress = Callable[[str, int, int], None]
 
@@ -78,11 +79,11 @@ def train_network(
     x, y = model.prepare(inputs), torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int64))
     augment = settings.extractor_augment and x.dim() == 4
     with one_thread():
-        trunk = model.load(model.module(), torch.from_numpy(_random_start(model, seed)))
+        trunk = _random_start(model, seed)
         if x.dim() == 4:
             trunk.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         classes = generator(seed, "extractor-head").normal(size=(num_classes, model.num_classes)).astype(np.float32)
-        head = torch.nn.Parameter(torch.from_numpy(classes / math.sqrt(model.num_classes)))
+        head = nn.Parameter(torch.from_numpy(classes / math.sqrt(model.num_classes)))
         optimiser = torch.optim.SGD(
             [*trunk.parameters(), head], lr=0.0, momentum=_MOMENTUM, weight_decay=_WEIGHT_DECAY, nesterov=True
         )
@@ -149,12 +150,20 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _random_start(model: Model, seed: int) -> NDArray[np.float32]:
-    """Return a random start also for a linear extractor, whose usual start of zeros has no direction."""
-    if not model.convex:
-        return model.initial(seed)
-    values = generator(seed, "extractor-linear").normal(size=model.dim)
-    return (values / math.sqrt(model.dim / model.num_classes)).astype(np.float32)
+def _random_start(model: Model, seed: int) -> nn.Module:
+    """Return the network with He-normal weights (He et al. 2015) and zero biases in linear and convolutional layers.
+
+    Torch's own initialisation shrinks the signal until biases outweigh it: the cosines of all samples start out at
+    nearly one, and many epochs pass before they differ.
+    """
+    network = model.load(model.module(), torch.from_numpy(model.initial(seed)))
+    draws = torch.Generator().manual_seed(torch_seed(seed, "extractor-start"))
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear | nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=draws)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
+    return network
 
 
 def _schedule(done: float) -> float:

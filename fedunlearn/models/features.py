@@ -138,7 +138,8 @@ def unit_rows(vectors: NDArray[np.float64]) -> NDArray[np.float32]:
     A zero row becomes ``[0, 1]/sqrt(2)``. UserError when an entry is not a finite number.
     """
     largest = np.abs(vectors).max(axis=1, keepdims=True, initial=0.0)
-    scaled = vectors / np.where(largest > 0.0, largest, 1.0)  # so that no square overflows or vanishes
+    with np.errstate(invalid="ignore"):  # an infinite entry gives NaN, which is refused below
+        scaled = vectors / np.where(largest > 0.0, largest, 1.0)  # so that no square overflows or vanishes
     norms = np.linalg.norm(scaled, axis=1, keepdims=True)
     rows = np.empty((len(vectors), vectors.shape[1] + 1), dtype=np.float64)
     rows[:, :-1] = scaled / np.where(norms > 0.0, norms, 1.0)

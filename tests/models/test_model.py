@@ -30,6 +30,7 @@ def model_of(name: str, classes: int = 5, shape: tuple[int, ...] = (8, 8), **set
         ("softmax", 62, GREY, 62 * 785),
         ("mlp", 62, GREY, 785 * 128 + 129 * 62),
         ("small-cnn", 62, GREY, 213_630),
+        ("deep-cnn", 64, GREY, 24 * 10 + 48 * 217 + 96 * 433 + 64 * 865),
         ("leaf-cnn", 62, GREY, 6_603_710),
         ("resnet18-gn", 10, COLOUR, 11_173_962),
     ],
@@ -84,10 +85,10 @@ def test_initial_depends_on_the_seed_alone():
 
 @pytest.mark.parametrize("name", ["softmax", "mlp", "small-cnn", "resnet18-gn"])
 def test_vmap_over_models_equals_one_model_at_a_time(name):
-    model = model_of(name)
+    model = model_of(name, shape=(4, 4))
     rows = torch.from_numpy(np.stack([model.initial(s) for s in range(3)]))
     rows = rows + 0.01 * torch.randn(rows.shape, generator=torch.Generator().manual_seed(0))
-    x, y = torch.rand((3, 2, *((1, 8, 8) if model.takes_images else (64,)))), torch.tensor([[0, 1], [2, 3], [4, 0]])
+    x, y = torch.rand((3, 2, *((1, 4, 4) if model.takes_images else (16,)))), torch.tensor([[0, 1], [2, 3], [4, 0]])
 
     def loss(theta, a, b):
         return F.cross_entropy(model.logits(theta, a), b)
