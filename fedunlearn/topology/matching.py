@@ -20,14 +20,14 @@ from fedunlearn.topology.mixing import from_edge_weights
 _DRAWN_EDGES = 1_000_000
 
 
-def maximal_matching(edges: NDArray[np.int64], priority: NDArray[np.uint64], num_nodes: int) -> NDArray[np.int64]:
+def matching_waves(edges: NDArray[np.int64], priority: NDArray[np.uint64], num_nodes: int) -> list[NDArray[np.int64]]:
     """Return the row numbers of the greedy matching that takes edges in ascending priority, ties by row number.
 
-    Computed in parallel: an edge that comes first at both of its ends belongs to the greedy matching; take all such
-    edges, drop what touches them, repeat (Blelloch, Fineman, Shun 2012; about log N repetitions for random priorities).
+    Computed in parallel waves: an edge that comes first at both of its ends belongs to the greedy matching; take all
+    such edges, drop what touches them, repeat (Blelloch, Fineman, Shun 2012; about log N waves for random priorities).
     """
     left = np.argsort(priority, kind="stable")
-    chosen: list[NDArray[np.int64]] = []
+    waves: list[NDArray[np.int64]] = []
     matched = np.zeros(num_nodes, dtype=bool)
     first = np.empty(num_nodes, dtype=np.int64)
     while len(left):
@@ -36,35 +36,37 @@ def maximal_matching(edges: NDArray[np.int64], priority: NDArray[np.uint64], num
         # Of repeated indices the last one assigned stays, so going backwards leaves the first edge at each vertex.
         first[ends[::-1].ravel()] = np.repeat(place[::-1], 2)
         taken = (first[ends[:, 0]] == place) & (first[ends[:, 1]] == place)
-        chosen.append(left[taken])
+        waves.append(left[taken])
         matched[ends[taken].ravel()] = True
         left = left[~(matched[ends[:, 0]] | matched[ends[:, 1]])]
-    return np.sort(np.concatenate(chosen)) if chosen else np.zeros(0, dtype=np.int64)
+    return waves
 
 
-def matched_edges(edges: NDArray[np.int64], num_nodes: int, seed: int, round: int) -> NDArray[np.int64]:
-    """Return the row numbers of the matching of a round.
+def _priority(edges: NDArray[np.int64], seed: int, round: int) -> NDArray[np.uint64]:
+    """Return the (E,) priorities of a round.
 
-    The priority of an edge depends on (seed, round, its two ends) only: when a vertex leaves, all other edges keep
-    theirs.
+    An edge's depends on (seed, round, its two ends) only: when a vertex leaves, all other edges keep theirs.
     """
-    return maximal_matching(edges, keys(seed, "matching", edges[:, 0], edges[:, 1], round), num_nodes)
+    return keys(seed, "matching", edges[:, 0], edges[:, 1], round)
 
 
 def random_matching(graph: nx.Graph, seed: int, round: int, alive: NDArray[np.bool_] | None = None) -> sparse.csr_array:
     """Return the (N, N) float64 matrix W_t of one round: matched pairs average, all others keep what they have."""
     alive = all_alive(len(graph), alive)
     edges = edge_array(graph, alive)
-    pairs = edges[matched_edges(edges, len(graph), seed, round)]
+    waves = matching_waves(edges, _priority(edges, seed, round), len(graph))
+    pairs = edges[np.concatenate(waves)] if waves else edges
     return from_edge_weights(pairs, np.full(len(pairs), 0.5), alive)
 
 
 def expected_matching(
     graph: nx.Graph, seed: int, alive: NDArray[np.bool_] | None = None, draws: int | None = None
 ) -> sparse.csr_array:
-    """Return an estimate of E[W_t] = E[W_t^T W_t], the mean of W_t over rounds ``0 .. draws-1``.
+    """Return an unbiased estimate of E[W_t] = E[W_t^T W_t], symmetric and doubly stochastic itself.
 
-    As a mean of doubly stochastic matrices it is one itself. The largest eigenvalue on vectors of mean zero is a convex
+    An edge {i, j} enters in the first wave with the known probability 1 / (d_i + d_j - 1), that of coming first among
+    all edges at its ends; how often it enters later is counted over rounds ``0 .. draws-1``. So rare edges are not
+    lost, and the weights at a vertex add up to at most 1. The largest eigenvalue on vectors of mean zero is a convex
     function of the matrix, so the estimate of rho errs upwards on average. ``draws`` defaults to between 32 and 1,000,
     fewer on larger graphs.
     """
@@ -72,8 +74,10 @@ def expected_matching(
     edges = edge_array(graph, alive)
     if draws is None:
         draws = int(np.clip(_DRAWN_EDGES // max(1, len(edges)), 32, 1000))
-    times = np.zeros(len(edges), dtype=np.int64)
+    later = np.zeros(len(edges), dtype=np.int64)
     for round_ in range(draws):
-        times[matched_edges(edges, len(graph), seed, round_)] += 1
-    met = times > 0
-    return from_edge_weights(edges[met], 0.5 * times[met] / draws, alive)
+        for wave in matching_waves(edges, _priority(edges, seed, round_), len(graph))[1:]:
+            later[wave] += 1
+    degree = np.bincount(edges.ravel(), minlength=len(graph))
+    chance = 1.0 / (degree[edges].sum(axis=1) - 1) + later / draws
+    return from_edge_weights(edges, 0.5 * chance, alive)

@@ -79,7 +79,9 @@ def from_edge_weights(
     rows = np.concatenate([edges[:, 0], edges[:, 1]])
     columns = np.concatenate([edges[:, 1], edges[:, 0]])
     off = sparse.csr_array((np.concatenate([weight, weight]), (rows, columns)), shape=(size, size))
-    own = sparse.csr_array((1.0 - row_sums(off)[ids], (ids, ids)), shape=(size, size))
+    # A remainder of 0 may come out as -1e-17; one that is truly negative fails the check of the row sums below.
+    rest = np.maximum(1.0 - row_sums(off)[ids], 0.0)
+    own = sparse.csr_array((rest, (ids, ids)), shape=(size, size))
     matrix = sparse.csr_array(off + own)
     matrix.sort_indices()
     check_doubly_stochastic(matrix, alive)
