@@ -14,7 +14,7 @@ class ModelSettings(Settings):
 
     ``features = "raw"`` feeds pixels scaled by the public constant 1/255; ``"unit"`` feeds ``[x/||x||, 1]/sqrt(2)``
     (norm at most one, bias entry included, as the rounding bound of the tolerance certificate needs); ``"frozen"``
-    feeds ``[f/||f||, 1]/sqrt(2)``, where ``f`` is the output of an extractor trained on public clients only.
+    feeds ``[f/||f||, 1]/sqrt(2)``, where ``f`` comes from an extractor trained on public clients only.
     """
 
     name: str = Field(default="softmax", description="a built-in model, or 'package.module:Class' of a torch Module")
@@ -25,8 +25,8 @@ class ModelSettings(Settings):
     checkpoint: str | None = Field(default=None, description="safetensors file to start from, trained elsewhere")
     extractor: str = Field(default="deep-cnn", description="frozen features: the network, named as in model.name")
     extractor_width: int = Field(default=64, ge=1, description="frozen features: outputs of that network, the features")
-    extractor_epochs: int = Field(default=40, ge=1)
-    extractor_lr: float = Field(default=0.05, gt=0, description="highest learning rate; it rises, then falls to zero")
+    extractor_epochs: int = Field(default=30, ge=1)
+    extractor_lr: float = Field(default=0.03, gt=0, description="highest learning rate; it rises, then falls to zero")
     extractor_batch: int = Field(default=32, ge=1)
     extractor_augment: bool = Field(default=True, description="distort the public images anew in every epoch")
 

@@ -22,7 +22,8 @@ from fedunlearn.models import (
     train_extractor,
     unit_rows,
 )
-from fedunlearn.models.extractor import fit_head
+from fedunlearn.models.extractor import build_extractor, fit_head
+from fedunlearn.models.features import _directions
 from fedunlearn.randomness import generator
 
 
@@ -91,8 +92,29 @@ def test_maps_travel_as_json_and_arrays(trained):
         assert np.array_equal(again.apply(images), features.apply(images))
         assert again.output_shape == features.output_shape
     spec, values = trained.to_spec()
-    with pytest.raises(UserError, match="content hash"):
-        FeatureMap.from_spec(spec, {**values, "features.weights": values["features.weights"] + 1})
+    for name in values:
+        with pytest.raises(UserError, match="content hash"):
+            FeatureMap.from_spec(spec, {**values, name: values[name] + 1})
+
+
+def test_frozen_features_by_hand():
+    # A linear extractor of two outputs on two inputs with weights 2 I and no bias: h = 2 x, h/||h|| = x/||x||.
+    extractor = build_extractor(ModelSettings(extractor="softmax", extractor_width=2), (2,))
+    weights = np.array([2, 0, 0, 2, 0, 0], dtype=np.float32)
+    spread = np.array([[1.0, 0.0, 0.2], [0.0, 5.0, 0.0]])
+    made = FeatureMap("frozen", (2,), extractor, weights, spread, np.arange(3))
+    f = np.array([0.6 + 0.2, 5 * 0.8])
+    expected = np.append(f / np.linalg.norm(f), 1.0) / np.sqrt(2)
+    assert np.allclose(made.apply(np.array([[3.0, 4.0]], dtype=np.float32)), expected, atol=2e-6)
+
+
+def test_public_features_are_centred_and_spread(trained):
+    images, _ = bars(400, 0)
+    directions = _directions(trained.extractor, trained.weights, images)
+    f = directions @ trained.spread[:, :-1].T + trained.spread[:, -1]
+    assert np.allclose(f.mean(0), 0.0, atol=1e-9)
+    before, after = (np.linalg.eigvalsh(np.cov(v.T, bias=True)) for v in (directions, f))
+    assert np.allclose(after, before / np.sqrt(before + 1e-4))
 
 
 def test_frozen_rows_have_norm_at_most_one_and_do_not_depend_on_their_batch(trained):
@@ -145,7 +167,7 @@ def test_training_rows_are_hashed_in_order_of_number():
     quick = QUICK.model_copy(update={"extractor_epochs": 1})
     made = train_extractor(images, labels, np.arange(32)[::-1], quick, 8, seed=0)
     assert np.array_equal(made.training_rows, np.arange(32))
-    again = FeatureMap("frozen", (8, 8), made.extractor, made.weights, np.arange(32))
+    again = FeatureMap("frozen", (8, 8), made.extractor, made.weights, made.spread, np.arange(32))
     assert made.training_rows_sha256 == again.training_rows_sha256
 
 
@@ -192,3 +214,22 @@ def test_distortions():
     draws = augmentation.draw(generator(0, "test"), 4)
     assert draws.shape == (4, augmentation.NUM_DRAWS) and draws.dtype == np.float32
     assert np.array_equal(draws, augmentation.draw(generator(0, "test"), 4))
+
+
+@pytest.mark.femnist
+def test_extractor_of_nineteen_public_writers_serves_a_hundred_others(femnist_npz):
+    data = np.load(femnist_npz, allow_pickle=False)
+    images, labels, writers = data["images"], data["labels"].astype(np.int64), data["writers"]
+    public = np.flatnonzero((writers >= 340) & (writers <= 358) & (data["split"] == 0))
+    clients, tests = (np.flatnonzero((writers < 100) & (data["split"] == split)) for split in (0, 1))
+    quick = ModelSettings(features="frozen", extractor="small-cnn", extractor_epochs=4, extractor_lr=0.1)
+    features = train_extractor(images[public], labels[public], public, quick, 62, seed=0)
+    features.refuse_overlap(clients)
+    rows = features.apply(images[clients])
+    assert rows.shape == (len(clients), 65)
+    assert (np.linalg.norm(rows.astype(np.float64), axis=1) <= 1.0).all()
+    alone = public_head(features, images[public], labels[public], 62, 1e-5)
+    trained = fit_head(rows, labels[clients], 62, 1e-5, max_iterations=100)
+    unseen = features.apply(images[tests])
+    accuracy = [float(((unseen @ h.reshape(62, -1).T).argmax(1) == labels[tests]).mean()) for h in (alone, trained)]
+    assert accuracy[0] > 0.7 and accuracy[1] > max(0.8, accuracy[0] + 0.02), accuracy
