@@ -110,7 +110,9 @@ class CostEntry(_Entry):
 class RequestEntry(_Entry):
     """One deletion request and its answer, in the order of answering."""
 
-    request: dict[str, Any] = Field(description="the request as it was resolved: level, node, number of samples, …")
+    request: dict[str, Any] = Field(
+        description="the request, resolved: `level`, `client`, `label`, number of `samples`, who `leaves`, `text`"
+    )
     method: str = Field(description="unlearning method")
     certificate: CertificateEntry | None = Field(description="the certificate, or null")
     certificate_reason: str = Field(default="", description="why there is none, in one sentence")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -30,13 +31,13 @@ def number(value: float | None, digits: int = 3) -> str:
     """Return a number with so many significant digits, thousands separated; "–" for None.
 
     >>> number(18432.0), number(0.013417), number(1e-05), number(1.0)
-    ('18,432', '0.0134', '1e-05', '1')
+    ('18,432', '0.0134', '1e-5', '1')
     """
     if value is None or math.isnan(value):
         return "–"
     if abs(value) >= 1000 and math.isfinite(value):
         return f"{value:,.0f}"
-    return f"{value:.{digits}g}"
+    return re.sub(r"e([+-])0*(?=\d)", r"e\1", f"{value:.{digits}g}").replace("e+", "e")
 
 
 def share(value: float | None) -> str:
@@ -79,16 +80,16 @@ def times_cheaper(cost: float | None, instead_of: float | None) -> str:
 
 def describe_request(request: Mapping[str, Any]) -> str:
     """Return a resolved request in a few words, from its entry in the summary."""
-    if request.get("description"):
-        return str(request["description"])
+    if request.get("text"):
+        return str(request["text"])
     level, count = request.get("level"), request.get("samples")
     how_many = "" if not isinstance(count, int) else f"{count:,} samples"
     if level == "client":
-        return f"client {request.get('node')} leaves" + (f" with {how_many}" if how_many else "")
+        return f"client {request.get('client')} leaves" + (f" with {how_many}" if how_many else "")
     if level == "class":
         return f"class {request.get('label')} goes everywhere" + (f": {how_many}" if how_many else "")
     if level == "sample":
-        return f"client {request.get('node')} deletes {how_many or 'samples'}"
+        return f"client {request.get('client')} deletes {how_many or 'samples'}"
     return "a deletion request"
 
 
