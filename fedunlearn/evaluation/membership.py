@@ -85,16 +85,19 @@ def threshold_balanced_accuracy(member_losses: NDArray[Any], nonmember_losses: N
 
 
 def best_threshold(member_losses: NDArray[Any], nonmember_losses: NDArray[Any]) -> float:
-    """Return the smallest loss t whose rule "member if the loss is at most t" has the best balanced accuracy here.
+    """Return a loss t whose rule "member if the loss is at most t" has the best balanced accuracy on these samples.
 
-    ``-inf`` (nobody is a member) when no threshold beats chance.
+    Of several, the smallest, half-way to the next larger loss; ``-inf`` (nobody is a member) when none beats chance.
     """
     members, others = _checked(member_losses, nonmember_losses)
     candidates = np.unique(np.concatenate([members, others]))
     hits = np.searchsorted(np.sort(members), candidates, side="right") / len(members)
     alarms = np.searchsorted(np.sort(others), candidates, side="right") / len(others)
     best = int(np.argmax(hits - alarms))
-    return float(candidates[best]) if hits[best] > alarms[best] else -math.inf
+    if hits[best] <= alarms[best]:
+        return -math.inf
+    above = candidates[best + 1] if best + 1 < len(candidates) else candidates[best]
+    return float((candidates[best] + above) / 2) if math.isfinite(above) else float(candidates[best])
 
 
 def _balanced_accuracy(members: NDArray[np.float64], others: NDArray[np.float64], threshold: float) -> float:

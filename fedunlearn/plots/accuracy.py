@@ -60,17 +60,17 @@ def accuracy_over_rounds(
         headline(figure, "Accuracy over rounds", subtitle)
         axes = figure.add_axes((0.058, 0.115, 0.69, 0.70))
         horizontal_grid(axes)
+        last = max((int(curve.rounds[-1]) for curve in found.values()), default=1)
         if ("original", NODES_MIN) in found and ("original", NODES_MAX) in found:
             _band(axes, found)
         for model in models:
             _line(axes, model, found[model, AVERAGE])
         if "original" in models or request_at is not None:
             at = request_at if request_at is not None else int(found["original", AVERAGE].rounds[-1])
-            _request_line(axes, at, request)
+            _request_line(axes, at, request, room_on_the_left=at > last / 2)
         axes.set_xlabel("round")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8, steps=[1, 2, 5, 10]))
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:.2f}".rstrip("0").rstrip(".") if y else "0")
-        last = max((int(curve.rounds[-1]) for curve in found.values()), default=1)
         axes.set_xlim(0, max(last, 1) * 1.015)
         _end_labels(axes, {model: found[model, AVERAGE] for model in models}, found.get(("original", NODES_MEAN)))
     return figure
@@ -96,11 +96,11 @@ def _line(axes: Axes, model: str, curve: Curve) -> None:
     axes.plot(curve.rounds, curve.values, color=colour, linewidth=2, linestyle=dashes, zorder=4)
 
 
-def _request_line(axes: Axes, at: int, request: str) -> None:
+def _request_line(axes: Axes, at: int, request: str, room_on_the_left: bool) -> None:
     axes.axvline(at, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
     axes.annotate(
-        request, (at, 0.03), xycoords=("data", "axes fraction"), xytext=(-6, 0), textcoords="offset points",
-        ha="right", va="bottom", fontsize=9, color=MUTED,
+        request, (at, 0.03), xycoords=("data", "axes fraction"), xytext=(-6 if room_on_the_left else 6, 0),
+        textcoords="offset points", ha="right" if room_on_the_left else "left", va="bottom", fontsize=9, color=MUTED,
     )  # fmt: skip
 
 

@@ -77,8 +77,8 @@ def _end_labels(axes: Axes, ends: list[tuple[str, float, tuple[float, float, flo
     low, high = (float(np.log10(y)) for y in axes.get_ylim())
     axes.axhline(level, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
     axes.annotate(
-        "1/N: spread evenly", (0, level), xycoords=("axes fraction", "data"), xytext=(4, -4), textcoords="offset points",
-        va="top", fontsize=9, color=MUTED,
+        "1/N: spread evenly", (0, level), xycoords=("axes fraction", "data"), xytext=(4, -4),
+        textcoords="offset points", va="top", fontsize=9, color=MUTED,
     )  # fmt: skip
     heights = [(np.log10(max(value, SMALLEST)) - low) / (high - low) for _, value, _ in ends]
     for (title, _, colour), height, place in zip(ends, heights, spread_apart(heights, 0.065)):

@@ -59,8 +59,9 @@ class ContentCache:
 
     def get(self, key: str) -> Entry | None:
         """Return the entry of a key; None if there is none, or it is damaged or of another version."""
+        path = self._path(key)
         try:
-            with safe_open(str(self._path(key)), framework="numpy") as file:
+            with safe_open(str(path), framework="numpy") as file:
                 header = json.loads((file.metadata() or {})[_KEY])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
                 entry = Entry(arrays, header["info"])

@@ -61,7 +61,7 @@ class SpreadEntry(_Entry):
 
 
 class MeasuredEntry(_Entry):
-    """One model on every set of samples. The sets are those of docs/results.md; accuracies are shares in [0, 1]."""
+    """One model on every set of samples; accuracies are shares in [0, 1]."""
 
     test_accuracy: float | None = Field(ge=0, le=1, description="test samples of all train clients")
     test_loss: float | None = Field(default=None, description="mean cross-entropy on the same samples, in nats")

@@ -49,7 +49,7 @@ def seconds(value: float | None) -> str:
     """Return a duration in the unit people would use.
 
     >>> seconds(0.0042), seconds(8.13), seconds(312.0), seconds(7300.0)
-    ('4.2 ms', '8.1 s', '5 min 12 s', '2 h 2 min')
+    ('4.2 ms', '8.1 s', '5 min 12 s', '2 h 1 min')
     """
     if value is None:
         return "–"

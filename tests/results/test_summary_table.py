@@ -1,0 +1,124 @@
+"""The printed summary: complete, readable at 100 columns, honest about what is not certified."""
+
+from __future__ import annotations
+
+import doctest
+import io
+
+import example_run
+import pytest
+from rich.console import Console
+
+from fedunlearn.results import check_summary, summary_table, words
+from fedunlearn.results.words import describe_request, in_order, seconds, times_cheaper
+
+
+def printed(summary: dict, width: int = 100) -> str:
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    console.print(summary_table(check_summary(summary)))
+    return console.file.getvalue()
+
+
+def one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def test_every_number_a_reader_needs_is_there():
+    text = printed(example_run.summary())
+    assert max(len(line) for line in text.splitlines()) <= 100
+    flat = one_line(text)
+    for model in ("original", "retrained", "unlearned", "public head"):
+        assert model in flat
+    for piece in (
+        "0.8376 0.8266 ± 0.0062, 0.811–0.840 0.8703 0.8418 0.8201 0.5197",
+        "client 17 leaves with 158 samples (newton)",
+        "ε = 1, δ = 1e-5 valid: every premise was enforced",
+        "σ = 0.05 on each parameter, for a sensitivity of 0.0134",
+        "theorem T1",
+        "0.0021 to the retrained network, within the bound 0.0134 (16 % of it); 0.813 before unlearning",
+        "0.41 s against 8.1 s of retraining: 20× cheaper",
+        "1,014 against 9,288 of retraining: 9.2× cheaper",
+        "19.9 s in all",
+    ):
+        assert piece in flat, piece
+    for line in example_run.certificate().scope:
+        assert line in flat.replace("· ", "")
+
+
+def test_nothing_is_cut_off_at_100_columns():
+    summary = example_run.summary()
+    summary["models"]["newton_from_public_head"] = summary["models"]["unlearned"]
+    assert "…" not in printed(summary)
+
+
+def test_an_invalid_certificate_says_which_premise_is_open():
+    flat = one_line(printed(example_run.summary(example_run.certificate(extractor="unverified"))))
+    assert "NOT valid: public features (assumed)" in flat
+    assert " valid: every" not in flat
+
+
+def test_a_broken_bound_cannot_be_overlooked():
+    summary = example_run.summary()
+    summary["requests"][0]["distance_to_retrained"] = 0.5
+    assert "0.5 to the retrained network, ABOVE the bound 0.0134" in one_line(printed(summary))
+
+
+def test_no_certificate_gives_the_reason():
+    summary = example_run.summary()
+    summary["requests"][0] |= {"certificate": None, "certificate_reason": "fine-tuning certifies nothing"}
+    assert "certificate none: fine-tuning certifies nothing" in one_line(printed(summary))
+
+
+def test_missing_measurements_are_dashes():
+    summary = example_run.summary()
+    summary["models"]["original"] |= {"never_member_accuracy": None, "membership_auc_forget_vs_test": None}
+    summary["requests"][0] |= {"retrain_cost": None, "distance_to_retrained": None}
+    text = printed(summary)
+    assert "0.8867 – –" in one_line(text)
+    assert "against" not in text and "bound" not in text
+
+
+def test_several_requests_are_numbered():
+    summary = example_run.summary()
+    summary["requests"] *= 2
+    text = printed(summary)
+    assert "Request 1: client 17" in text and "Request 2: client 17" in text
+
+
+def test_names_are_never_read_as_markup():
+    summary = example_run.summary()
+    summary["name"] = "[bold]x[/bold]"
+    summary["models"]["[red]y"] = summary["models"]["public_head"]
+    text = printed(summary)
+    assert "[bold]x[/bold]" in text and "[red]y" in text
+
+
+def test_the_examples_in_docstrings_are_true():
+    assert doctest.testmod(words).failed == 0
+
+
+@pytest.mark.parametrize(
+    ("cost", "other", "says"),
+    [(1, 9.24, "9.2× cheaper"), (1, 1234.5, "1,234× cheaper"), (3, 2, "1.5× dearer"), (1, 0, "retraining is free"),
+     (0, 0, "the same"), (None, 1, "")],
+)  # fmt: skip
+def test_costs_in_words(cost, other, says):
+    assert times_cheaper(cost, other) == says
+
+
+@pytest.mark.parametrize(
+    ("value", "says"), [(0.0, "0 ms"), (0.5, "0.50 s"), (0.9999, "1.0 s"), (59.96, "60.0 s"), (3599.9, "1 h 0 min")]
+)
+def test_durations_in_words(value, says):
+    assert seconds(value) == says
+
+
+def test_requests_in_words():
+    assert describe_request({"level": "sample", "client": 3, "samples": 12}) == "client 3 deletes 12 samples"
+    assert describe_request({"level": "class", "label": 7, "samples": 1200}) == "class 7 goes everywhere: 1,200 samples"
+    assert describe_request({"level": "client", "client": 3}) == "client 3 leaves"
+    assert describe_request({"text": "as it says"}) == "as it says"
+
+
+def test_models_come_in_the_same_order_everywhere():
+    assert in_order(["public_head", "unlearned", "a", "original"]) == ["original", "unlearned", "public_head", "a"]
