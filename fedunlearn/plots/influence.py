@@ -5,7 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -43,6 +43,7 @@ def influence_over_rounds(
         axes = figure.add_axes((0.072, 0.115, 0.74, 0.70))
         horizontal_grid(axes)
         axes.set_yscale("log")
+        axes.tick_params(axis="y", which="minor", length=0)
         ends = []
         for h in shown:
             colour = _HOPS(h / max(shown[-1], 1))
@@ -76,10 +77,7 @@ def _end_labels(axes: Axes, ends: list[tuple[str, float, tuple[float, float, flo
     """Name the lines at their ends, and mark the level 1/N at which a contribution has spread evenly."""
     low, high = (float(np.log10(y)) for y in axes.get_ylim())
     axes.axhline(level, color=MUTED, linewidth=0.9, linestyle=(0, (2, 2)), zorder=1)
-    axes.annotate(
-        "1/N: spread evenly", (0, level), xycoords=("axes fraction", "data"), xytext=(4, -4),
-        textcoords="offset points", va="top", fontsize=9, color=MUTED,
-    )  # fmt: skip
+    ends = [*ends, ("1/N: even", level, to_rgba(MUTED))]
     heights = [(np.log10(max(value, SMALLEST)) - low) / (high - low) for _, value, _ in ends]
     for (title, _, colour), height, place in zip(ends, heights, spread_apart(heights, 0.065)):
         axes.annotate(

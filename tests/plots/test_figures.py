@@ -194,7 +194,7 @@ def test_influence_draws_the_mean_of_every_ring():
     np.testing.assert_allclose(line[:, 1], predicted[:, example_run.LEAVER])
     np.testing.assert_allclose(dots[:, 1], measured[:, example_run.LEAVER])
     written = texts(figure)
-    assert "the client" in written and "1 hop" in written and "1/N: spread evenly" in written
+    assert "the client" in written and "1 hop" in written and "1/N: even" in written
 
 
 def test_draw_all_draws_from_the_files_alone(tmp_path):
