@@ -153,6 +153,7 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
             record.add_model("public_head", world.public.head, evaluator.report(world.public.head, deleted))
 
     previous = concluded.release
+    del concluded  # its noise-free vector has served the evaluation
     for request in world.requests:
         with _timed(world, "evaluate"):
             _follow_influence(world, network, request, record)
@@ -173,6 +174,7 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
                     vector = _vector(net, last)
                     record.add_model(name, vector, evaluator.report(vector, deleted, net))
             twin.drop()
+            del outcome, twin_outcome
     return network.ledger.summary()
 
 
@@ -209,7 +211,9 @@ def _unlearn(
         for node in request.leaves:
             network.leave(node, remove_vertex(network.graph, node, world.experiment.topology.repair, network.alive))
         network.erase(request.sample_ids)
-        return world.unlearner.unlearn(network, request, situation)
+        outcome = world.unlearner.unlearn(network, request, situation)
+        network.wipe()  # means and gradients of before the answer still lie on the hosts
+        return outcome
 
     result = metered(network, answer)
     world.progress(f"request {request.number}", 1, 1)

@@ -10,7 +10,7 @@ from fedunlearn.network.block import Block
 
 def node_utility(block: Block, population: str, node: int, *, inputs: str, labels: str) -> list[float]:
     """Return accuracy and mean loss of a vertex's model on stored evaluation samples."""
-    x, y = block.model.prepare(block.store[inputs]), block.vector(labels)
+    x, y = block.model.prepare(block.store[inputs]), torch.from_numpy(block.store[labels])
     with torch.no_grad():
         logits = block.model.logits(block.row(population, node), x)
         return [float((logits.argmax(1) == y).double().mean()), float(F.cross_entropy(logits, y))]

@@ -1,7 +1,7 @@
 """The network engine: a population of models as rows of one store, and the bulk primitives methods are written against.
 
-``Session`` opens the hosts, ``Network`` is one population on a graph, ``train`` runs a recipe on it. Names are imported on
-first use: a worker process needs few of them, and the command line reads settings without loading torch.
+``Session`` opens the hosts, ``Network`` is one population on a graph, ``train`` runs a recipe on it. Names are imported
+on first use: a worker process needs few of them, and the command line reads settings without loading torch.
 """
 
 from __future__ import annotations

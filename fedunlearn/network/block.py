@@ -72,7 +72,7 @@ class Block:
 
     def vector(self, name: str) -> Tensor:
         """Return an input vector of the current command as a tensor sharing the store's memory."""
-        return torch.from_numpy(self.store[name])
+        return torch.from_numpy(self.store[f"vector.{name}"])
 
     def nodes(self, population: str, low: int, high: int) -> list[int]:
         """Return the alive vertices of this block with ``low <= id < high``."""

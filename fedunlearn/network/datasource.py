@@ -33,7 +33,7 @@ def obtain(key: str, settings: dict[str, Any] | None) -> FederatedDataset:
     dataset = load_dataset(DataSettings(**settings))
     if dataset.sha256() != key:
         raise UserError(
-            f"data.source = '{settings['source']}' on a host differs from the conductor's (content hash {dataset.sha256()[:12]}, "
-            f"expected {key[:12]}); put the same file on every host"
+            f"data.source = '{settings['source']}' on a host differs from the conductor's (content hash "
+            f"{dataset.sha256()[:12]}, expected {key[:12]}); put the same file on every host"
         )
     return dataset

@@ -39,9 +39,9 @@ def program(name: str) -> Callable[..., Any]:
 def execute(block: Block, command: Command) -> dict[str, Any]:
     """Carry out a command on the vertices ``command['range']`` of a block.
 
-    Kinds: ``rows`` (a program changes rows in place), ``sum`` (a program returns a float64 vector a vertex; the canonical
-    partial sums are written to the array ``command['out']``), ``measure`` (a program returns numbers a vertex),
-    ``mix`` (columns of all rows are mixed).
+    Kinds: ``rows`` (a program changes rows in place), ``sum`` (a program returns a float64 vector a vertex; the
+    canonical partial sums are written to the array ``command['out']``), ``measure`` (a program returns numbers a
+    vertex), ``mix`` (columns of all rows are mixed).
     """
     if command.get("generation", 0) != block.generation:
         block.store.forget_handles()

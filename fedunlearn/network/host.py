@@ -49,6 +49,7 @@ class Host:
             "copy": self._copy,
             "leave": self._leave,
             "erase": self._erase,
+            "wipe": self._wipe,
             "drop": self._drop,
             "close": self._close,
         }
@@ -138,12 +139,23 @@ class Host:
 
     def _erase(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Take samples out of a population, and poison them in the store: a later read shows as NaN or as an error."""
+        name = params["population"]
         gone = np.isin(self.store["sample_ids"], arrays["sample_ids"])
-        self.store[f"keep.{params['population']}"][gone] = False
+        self.store[f"keep.{name}"][gone] = False
         inputs = self.store["inputs"]
         inputs[gone] = np.nan if np.issubdtype(inputs.dtype, np.floating) else 255
         self.store["labels"][gone] = -1
+        if f"momentum.{name}" in self.store:  # a sum of past gradients, some of them of these samples
+            alive = self.store[f"alive.{name}"][self.block.low : self.block.high]
+            self.store[f"momentum.{name}"][alive] = 0.0
         return Reply(params={"erased": int(gone.sum())})
+
+    def _wipe(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
+        """Poison what commands leave behind: their input vectors, partial sums, and rows that came from other hosts."""
+        for path in (p for kind in ("vector", "partial", "halo") for p in self.store.folder.glob(f"{kind}.*.npy")):
+            array = self.store[path.name.removesuffix(".npy")]
+            array[...] = np.nan if np.issubdtype(array.dtype, np.floating) else 0
+        return Reply()
 
     def _drop(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         name = params["population"]
@@ -189,7 +201,7 @@ class Host:
         return self._read(params, arrays)
 
     def _put(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-        """Keep arrays under their names, for programs to read (vectors, evaluation samples)."""
+        """Keep arrays under their names, for programs to read (evaluation samples)."""
         for name, values in arrays.items():
             if name in self.store and self.store[name].shape == values.shape and self.store[name].dtype == values.dtype:
                 self.store[name][...] = values
@@ -198,6 +210,10 @@ class Host:
                 self.block.generation += 1
                 self.store.forget_handles()
         return Reply()
+
+    def _put_vectors(self, arrays: dict[str, np.ndarray]) -> None:
+        """Keep the input vectors of a command, until the next one or until they are wiped."""
+        self._put({}, {f"vector.{name}": values for name, values in arrays.items()})
 
     # --- work ------------------------------------------------------------------------------------------------------
 
@@ -213,7 +229,7 @@ class Host:
         return max(1, 6 * self.workers.count) if self.workers.count > 1 else 1
 
     def _rows(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-        self._put({}, arrays)
+        self._put_vectors(arrays)
         self.workers.run(self._commands("rows", params, self._pieces(), params["grain"]))
         return Reply()
 
@@ -238,7 +254,7 @@ class Host:
 
     def _sum(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Return the canonical partial sums of this block: keys (k, 2) and sums (k, d)."""
-        self._put({}, arrays)
+        self._put_vectors(arrays)
         commands = self._commands("sum", params, self._pieces())
         depth = 2 * (int(self.block.num_nodes).bit_length() + 1)
         for i, command in enumerate(commands):
@@ -263,7 +279,7 @@ class Host:
         return Reply(arrays={"keys": keys, "sums": sums})
 
     def _measure(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-        self._put({}, arrays)
+        self._put_vectors(arrays)
         values = [v for a in self.workers.run(self._commands("measure", params, self._pieces())) for v in a["values"]]
         return Reply(arrays={"values": np.array(values, dtype=np.float64)})
 

@@ -1,8 +1,8 @@
 """Who received what kind of thing, when, and how many bytes: one compact record per collective operation.
 
-A record names a communication *pattern* on the graph in force at the time, not its single messages, so a round on 100,000
-vertices is one record; counters per vertex are kept as arrays, and :meth:`Ledger.received_by` unfolds the records for
-one observer.
+A record names a communication *pattern* on the graph in force at the time, not its single messages, so a round on
+100,000 vertices is one record; counters per vertex are kept as arrays, and :meth:`Ledger.received_by` unfolds the
+records for one observer.
 """
 
 from __future__ import annotations

@@ -42,8 +42,8 @@ def train(block: Block, population: str, nodes: list[int], *, round_: int, train
 def group_size(device: str, num_nodes: int) -> int:
     """Return how many vertices the vmap form steps together.
 
-    A group is fixed by ids and always computed in full, absent vertices as zero rows: last bits of some kernels depend on
-    the shape they are called with, and this shape does not depend on how vertices are spread over hosts and workers.
+    A group is fixed by ids and always computed in full, absent vertices as zero rows: last bits of some kernels depend
+    on the shape they are called with, and this shape does not depend on how vertices are spread over hosts and workers.
     """
     return min(GROUP if device == "cpu" else GROUP_CUDA, num_nodes)
 

@@ -26,7 +26,7 @@ def mix_columns(block: Block, population: str, low: int, high: int) -> None:
     store = block.store
     name = f"weights.{population}"
     theta = store[f"theta.{population}"]
-    halo = store[f"halo.{population}"] if f"halo.{population}" in store else None
+    halo = store[f"halo.{population}"] if f"halo.{population}" in store else None  # noqa: SIM401
     outside = 0 if halo is None else len(halo)
     matrix = sparse.csr_array(
         (store[f"{name}.data"], store[f"{name}.indices"], store[f"{name}.indptr"]),

@@ -228,9 +228,11 @@ class Network:
         params = {"population": self.name, "operation": operation, "reset_momentum": reset_momentum}
         self._ask("write", params, arrays)
 
-    def broadcast(self, vector: NDArray[np.float32], kind: str = "release") -> None:
-        """Flood one vector from the root; every alive vertex adopts it and clears its momentum."""
-        self.write(vector)
+    def broadcast(
+        self, vector: NDArray[np.float32], kind: str = "release", operation: Literal["set", "add"] = "set"
+    ) -> None:
+        """Flood one vector from the root; every alive vertex adopts (or adds) it and clears its momentum."""
+        self.write(vector, operation=operation)
         size = _FLOAT32 * self.dim
         self.ledger.record(self.phase, kind, "flood", size, root=self.root)
         self.clock.tree(self._depth, size, there_and_back=False)
@@ -243,6 +245,13 @@ class Network:
         self._ask("erase", {"population": self.name}, {"sample_ids": self.deleted})
         values = self.measure("fedunlearn.network.programs:counts", {})[:, 0]
         self.counts = np.nan_to_num(values, nan=0.0).astype(np.int64)
+
+    def wipe(self) -> None:
+        """Overwrite what sums and exchanges left on the hosts: input vectors, partial sums, rows of other hosts.
+
+        A noise-free vector is among them after an optimisation, so no release is done before they are gone.
+        """
+        self._ask("wipe", {})
 
     def leave(self, node: int, graph: nx.Graph) -> None:
         """Take a vertex out; ``graph`` is the graph of those who stay, after its repair."""

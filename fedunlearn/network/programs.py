@@ -100,7 +100,7 @@ def forget_gradient(
     block: Block, population: str, node: int, *, at: str, ids: list[int], leaves: list[int], weighting: str, l2: float,
     clients: int, total: int, removed: int,
 ) -> NDArray[np.float64]:  # fmt: skip
-    """Return a vertex's share of ``grad F^{-U}(at)`` from the samples ``ids`` that are about to be deleted (before they are).
+    """Return a vertex's share of ``grad F^{-U}(at)`` from the samples ``ids`` that are about to be deleted.
 
     The formulas are those of certified.md section 1.3, f with the L2 term inside; see
     :func:`fedunlearn.unlearning.certified.correction.gradient_from_forget_set`.
@@ -135,7 +135,7 @@ def weighted_row(
 def squared_deviation(block: Block, population: str, node: int, *, centre: str) -> list[float]:
     """Return ``||x_i - centre||^2`` of a vertex."""
     row = block.store[f"theta.{population}"][node - block.low].astype(np.float64)
-    return [float(np.square(row - block.store[centre]).sum())]
+    return [float(np.square(row - block.vector(centre).numpy()).sum())]
 
 
 def finite(block: Block, population: str, node: int) -> list[float]:

@@ -12,8 +12,8 @@ from fedunlearn.randomness import keys, uniforms
 def epoch_order(seed: int, client: int, sample_ids: NDArray[np.int64], epoch: int) -> NDArray[np.int64]:
     """Return the order in which a client visits its samples in an epoch, as positions in ``sample_ids``.
 
-    It is the argsort of ``hash(seed, client, sample id, epoch)``: deleting samples leaves the relative order of the others,
-    and the orders of all other clients, untouched.
+    It is the argsort of ``hash(seed, client, sample id, epoch)``: deleting samples leaves the relative order of the
+    others, and the orders of all other clients, untouched.
     """
     return np.argsort(keys(seed, "epoch", client, sample_ids, epoch), kind="stable").astype(np.int64)
 

@@ -13,7 +13,7 @@ class TrainingSettings(Settings):
     """The recipe by which a network learns; retraining follows the very same one.
 
     ``dsgd``: every node takes its local steps, then rows are mixed once, ``theta <- W theta`` (adapt, then combine).
-    ``fedavg``: a sample of clients takes its local steps from the common model, then their exact average is everybody's.
+    ``fedavg``: a sample of clients takes its local steps from the common model, then all adopt their exact average.
     """
 
     algorithm: Literal["dsgd", "fedavg"] = "dsgd"

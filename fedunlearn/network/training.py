@@ -1,4 +1,4 @@
-"""Training a network: decentralized SGD and federated averaging, by the same recipe for the network and its retrained twin."""
+"""Training a network by a recipe: decentralized SGD or federated averaging, the same for a network and its twin."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def train(
     network: Network, training: TrainingSettings, *, first: int = 0, last: int | None = None, every: int = 1,
     watch: Watcher | None = None,
 ) -> None:  # fmt: skip
-    """Run the rounds ``first <= r < last`` (default: to the end of the recipe), calling ``watch`` after every ``every``.
+    """Run the rounds ``first <= r < last`` (default: to the recipe's end), calling ``watch`` after every ``every``.
 
     Raises UserError when a parameter of any row has become NaN or infinite.
     """

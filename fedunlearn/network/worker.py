@@ -1,6 +1,6 @@
 """A worker process: one thread, one store, commands as lines of JSON on standard input.
 
-Started by :class:`fedunlearn.network.workers.Workers` as ``python -m fedunlearn.network.worker FOLDER``. Messages name a
+Started by :class:`fedunlearn.network.workers.Workers` as ``python -m fedunlearn.network.worker``. Messages name a
 program and a range of vertices; arrays travel through the shared store only.
 """
 

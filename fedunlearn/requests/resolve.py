@@ -58,7 +58,9 @@ def resolve_requests(
         if len(gone | empty) >= len(clients):
             raise UserError(f"{where}: this request would delete the last client that still has data")
         gone |= empty
-        resolved.append(DeletionRequest(number, request.level, request.client, label, np.sort(ids), tuple(sorted(empty))))
+        resolved.append(
+            DeletionRequest(number, request.level, request.client, label, np.sort(ids), tuple(sorted(empty)))
+        )
     return resolved
 
 
@@ -90,7 +92,9 @@ def _own_samples(
     if request.samples is not None:
         wrong = [s for s in request.samples if not 0 <= s < len(mine)]
         if wrong:
-            raise UserError(f"{where}.samples names sample {wrong[0]}, which does not exist (allowed: 0 to {len(mine) - 1})")
+            raise UserError(
+                f"{where}.samples names sample {wrong[0]}, which does not exist (allowed: 0 to {len(mine) - 1})"
+            )
         ids = mine[np.unique(np.array(request.samples, dtype=np.int64))]
         twice = np.flatnonzero(deleted[ids])
         if len(twice):
@@ -100,7 +104,9 @@ def _own_samples(
     left = mine[~deleted[mine]]
     assert request.count is not None
     if request.count > len(left):
-        raise UserError(f"{where}.count = {request.count} is more than the {len(left)} samples client {request.client} has left")
+        raise UserError(
+            f"{where}.count = {request.count} is more than the {len(left)} samples client {request.client} has left"
+        )
     return left[np.argsort(uniforms(seed, "request", left, number), kind="stable")[: request.count]]
 
 
@@ -108,7 +114,9 @@ def _label(label: str | int | None, where: str, dataset: FederatedDataset) -> in
     names = dataset.class_names
     if isinstance(label, int):
         if not 0 <= label < dataset.num_classes:
-            raise UserError(f"{where}.label = {label} does not exist (allowed: 0 to {dataset.num_classes - 1}, or a class name)")
+            raise UserError(
+                f"{where}.label = {label} does not exist (allowed: 0 to {dataset.num_classes - 1}, or a class name)"
+            )
         return label
     if label not in names:
         raise UserError(

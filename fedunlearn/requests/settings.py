@@ -26,4 +26,8 @@ class RequestSettings(Settings):
             raise ValueError("a request of level 'sample' needs exactly one of the keys 'samples' and 'count'")
         if self.level == "class" and self.label is None:
             raise ValueError("a request of level 'class' needs the key 'label'")
+        known = {"sample": ("client", "samples", "count"), "class": ("label",), "client": ("client",)}[self.level]
+        for key in ("client", "samples", "count", "label"):
+            if key not in known and getattr(self, key) is not None:
+                raise ValueError(f"a request of level '{self.level}' has no key '{key}' (allowed: {', '.join(known)})")
         return self

@@ -47,8 +47,8 @@ class Situation:
 
     ``release`` numbers the releases of a world; ``world`` keeps the noise of a retrained twin apart from the network's.
     ``retrain`` runs the training recipe on a network from the public start; ``previous_release`` is what the network
-    released last; ``hashes`` are those of the settings. ``persist`` stores a release before anybody receives it: the noise
-    of a state is never drawn twice, also when a run is killed and taken up again.
+    released last; ``hashes`` are those of the settings. ``persist`` stores a release before anybody receives it: the
+    noise of a state is never drawn twice, also when a run is killed and taken up again.
     """
 
     training: TrainingSettings
@@ -81,7 +81,10 @@ class Outcome:
 
 
 class Unlearner:
-    """Answers deletion requests on a trained network. A method overrides :meth:`unlearn`, and the rest where it needs to."""
+    """Answers deletion requests on a trained network.
+
+    A method overrides :meth:`unlearn`, and the rest where it needs to.
+    """
 
     def prepare(self, network: Network, situation: Situation) -> None:
         """Build, once a run, what depends on public data only."""

@@ -40,8 +40,9 @@ def public_curvature(model: Model, public: PublicKnowledge, l2: float, at: Vecto
     """
     if model.dim > FULL_LIMIT:
         raise UserError(
-            f"unlearning.curvature = 'public' forms a {model.dim} x {model.dim} matrix; it is offered up to {FULL_LIMIT} "
-            "parameters: use model.features = 'frozen' with a smaller model.extractor_width, or curvature = 'fisher-diagonal'"
+            f"unlearning.curvature = 'public' forms a {model.dim} x {model.dim} matrix; it is offered up to "
+            f"{FULL_LIMIT} parameters: use model.features = 'frozen' with a smaller model.extractor_width, or "
+            "curvature = 'fisher-diagonal'"
         )
     point = public.head if at is None else at
     assert point is not None, "a public point is needed"
@@ -84,8 +85,8 @@ def choose(
         return _blocks(objective, at)
     if model.dim > FULL_LIMIT:
         raise UserError(
-            f"unlearning.curvature = '{kind}' forms a full matrix; it is offered up to {FULL_LIMIT} parameters, this model "
-            f"has {model.dim}: use '{kind}-diagonal' or 'fisher-blocks'"
+            f"unlearning.curvature = '{kind}' forms a full matrix; it is offered up to {FULL_LIMIT} parameters, this "
+            f"model has {model.dim}: use '{kind}-diagonal' or 'fisher-blocks'"
         )
     matrix = objective.fisher(at, "true" if kind == "fisher" else "empirical")
     factor = cho_factor(matrix, lower=True, check_finite=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Protocol
 
 import numpy as np
@@ -31,7 +32,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Stop:
-    """The public stopping rule ``(1 + gamma) ||grad|| + e64(x) <= tau`` (provable.md T3), fixed before any data are seen."""
+    """The public rule ``(1 + gamma) ||grad|| + e64(x) <= tau`` (provable.md T3), fixed before any data are seen."""
 
     tau: float
     rounding: Callable[[Vector], float] = lambda x: 0.0
@@ -103,8 +104,8 @@ def newton_cg(
         if step == max_steps or used >= max_products or not np.isfinite(norm):
             break
         inner = max(min(0.1, norm**0.5) * norm, 0.3 * stop.tau)
-        at = x
-        p, products = conjugate_gradients(lambda v: objective.hvp(at, v), -g, inner, max_products - used, precondition)
+        hessian = partial(objective.hvp, x)
+        p, products = conjugate_gradients(hessian, -g, inner, max_products - used, precondition)
         used += products
         length = 1.0
         while True:
@@ -116,7 +117,7 @@ def newton_cg(
             length /= 2
             if length < 1e-6:
                 return Solution(x, g, stop.bound(x, g), False, step)
-    return Solution(x, g, stop.bound(x, g), False, max_steps)
+    return Solution(x, g, stop.bound(x, g), False, step)
 
 
 def accelerated_gradient(objective: Objective, start: Vector, stop: Stop, smoothness: float, strong: float) -> Solution:
@@ -124,8 +125,9 @@ def accelerated_gradient(objective: Objective, start: Vector, stop: Stop, smooth
 
     The safeguard behind Newton-CG: ``F(x_k) - F* <= (1 - q)^k (F(x_0) - F* + (strong/2) ||x_0 - x*||^2)`` with
     ``q = sqrt(strong/smoothness)`` (Nesterov 2018, theorem 2.2.3), ``||grad||^2 <= 2 smoothness (F - F*)`` and
-    ``F(x_0) - F* <= ||grad(x_0)||^2 / (2 strong)`` give ``k <= ln(2 smoothness ||g_0||^2 / (strong tau^2)) / q``, so the
-    rule is met whatever the data are. Half of tau is left to rounding.
+    ``F(x_0) - F* <= ||grad(x_0)||^2 / (2 strong)`` give ``k <= ln(2 smoothness ||g_0||^2 / (strong tau^2)) / q``, so
+    the rule is met whatever the data are. Half of tau is left to rounding. On the way the rule is tried where the
+    gradient is known anyway, at the extrapolated points y_k; the theorem is about x_k, which has the last word.
     """
     q = float(np.sqrt(strong / smoothness))
     momentum = (1 - q) / (1 + q)
@@ -140,4 +142,5 @@ def accelerated_gradient(objective: Objective, start: Vector, stop: Stop, smooth
         y = following + momentum * (following - x)
         x = following
         g = objective.gradient(y)
-    return Solution(y, g, stop.bound(y, g), False, limit)
+    g = objective.gradient(x)
+    return Solution(x, g, stop.bound(x, g), stop.met(x, g), limit + 1)

@@ -1,4 +1,4 @@
-"""The methods a user can name. A method is one file; third parties add theirs by the entry point ``fedunlearn.methods``."""
+"""The methods a user can name: one file each; others add theirs by the entry point ``fedunlearn.methods``."""
 
 from __future__ import annotations
 
@@ -42,7 +42,8 @@ def method(name: str) -> MethodInfo:
     modules = _modules()
     if name not in modules:
         raise UserError(
-            f"unlearning.method = '{name}' is not a known method{nearest(name, modules)} (allowed: {listed(sorted(modules))})"
+            f"unlearning.method = '{name}' is not a known method{nearest(name, modules)} "
+            f"(allowed: {listed(sorted(modules))})"
         )
     info: MethodInfo = importlib.import_module(modules[name]).METHOD
     return info

@@ -18,9 +18,9 @@ def gradient_from_forget_set(network: Network, request: DeletionRequest, weighti
     """Return ``grad F^{-U}(xbar)`` computed from the deleted samples alone, taking ``grad F(xbar) = 0`` for granted.
 
     Call it before the samples are erased. Equal client weights, deletion within clients:
-    ``sum_u [m_u grad F_u - sum_{U_u} grad f] / (N (n_u - m_u))``; a whole client: ``-grad F_u / (N - 1)``; sample weights:
-    ``-sum_U grad f / (n - m)``. Without the ``m grad F_u`` term the equal-weight correction is wrong unless clients are
-    i.i.d. (certified.md: 2.8e-3 instead of 5.7e-5 in its test).
+    ``sum_u [m_u grad F_u - sum_{U_u} grad f] / (N (n_u - m_u))``; a whole client: ``-grad F_u / (N - 1)``; sample
+    weights: ``-sum_U grad f / (n - m)``. Without the ``m grad F_u`` term the equal-weight correction is wrong unless
+    clients are i.i.d. (certified.md: 2.8e-3 instead of 5.7e-5 in its test).
     """
     x = network.mean(phase_cost=True)
     ids = [int(i) for i in request.sample_ids]
@@ -40,8 +40,8 @@ def correction(
     Parameters
     ----------
     gradient : (d,) the retained gradient at the mean model; computed by one all-reduce when None.
-    curvature : ``auto`` solves with the exact Hessian by conjugate gradients to a relative residual of 1e-8; every other
-        value applies that matrix' inverse once. Diagonal and empirical matrices can overshoot (certified.md 1.3).
+    curvature : ``auto`` solves with the exact Hessian by conjugate gradients to a relative residual of 1e-8; every
+        other value applies that matrix' inverse once. Diagonal and empirical matrices can overshoot (certified.md 1.3).
     """
     x = objective.network.mean(phase_cost=True)
     g = objective.gradient(x) if gradient is None else gradient

@@ -1,13 +1,13 @@
 """Newton/Fisher-corrected unlearning on a network.
 
-*Provable mode* (default; provable.md T1-T5): training, retraining and unlearning all end by one public rule, gradient norm of
-the retained objective at one vector at most ``tau`` in float64; that vector plus noise drawn once overwrites every row. The
-unlearned and the retrained vector then differ by at most ``2 tau/lambda``, whatever optimiser, start, topology or number of
-deleted records. A request starts from the last release (or from zero), never from a noise-free state, so nothing accumulates
-over requests (T5.3).
+*Provable mode* (default; provable.md T1-T5): training, retraining and unlearning all end by one public rule, gradient
+norm of the retained objective at one vector at most ``tau`` in float64; that vector plus noise drawn once overwrites
+every row. The unlearned and the retrained vector then differ by at most ``2 tau/lambda``, whatever optimiser, start,
+topology or number of deleted records. A request starts from the last release (or from the public start), never from a
+noise-free state, so nothing accumulates over requests (T5.3).
 
-*One-step mode* (Wu et al., arXiv 2601.06436; certified.md section 1.3): one Newton/Fisher correction ``v`` is added to every
-node's own model. It issues no certificate: its error is not bounded by anything the code enforces.
+*One-step mode* (Wu et al., arXiv 2601.06436; certified.md section 1.3): one Newton/Fisher correction ``v`` is added to
+every node's own model. It issues no certificate: its error is not bounded by anything the code enforces.
 """
 
 from __future__ import annotations
@@ -60,19 +60,20 @@ class _Search:
     objective: NetworkObjective
     solution: Solution
     stop: Stop
+    safeguarded: bool
 
     def details(self) -> dict[str, float | int]:
         return {
             "tau": self.stop.tau,
             "gradient_bound": self.solution.bound,
-            "newton_steps": self.solution.steps,
+            "safeguard_steps" if self.safeguarded else "newton_steps": self.solution.steps,
             "gradients": self.objective.gradients,
             "hvps": self.objective.hvps,
         }
 
 
 class Newton(Unlearner):
-    """Answers requests by re-optimising on the retained data to a public tolerance, then releasing one noised vector."""
+    """Re-optimises on the retained data to a public tolerance, then releases one noised vector."""
 
     def __init__(self, settings: NewtonSettings) -> None:
         self.settings = settings
@@ -88,8 +89,8 @@ class Newton(Unlearner):
             return
         if not situation.training.l2 > 0:
             raise UserError(
-                f"training.l2 = {situation.training.l2} does not make the objective strongly convex (allowed for provable "
-                "'newton': l2 > 0)"
+                f"training.l2 = {situation.training.l2} does not make the objective strongly convex (allowed for "
+                "provable 'newton': l2 > 0)"
             )
         if not model.convex:
             raise UserError(
@@ -128,9 +129,7 @@ class Newton(Unlearner):
         """Return tau, sensitivity and sigma of these settings, None where nothing is certified."""
         if self.settings.mode == "one-step" or not training.l2 > 0:
             return None
-        return tolerance_release.calibration(
-            privacy, training.l2, self.settings.target_sigma, self.settings.tolerance
-        )
+        return tolerance_release.calibration(privacy, training.l2, self.settings.target_sigma, self.settings.tolerance)
 
     def _calibration(self, situation: Situation) -> Calibration:
         constants = self.public_constants(situation.training, situation.privacy)
@@ -152,10 +151,11 @@ class Newton(Unlearner):
             objective, starts[best], stop, precondition=self._preconditioner(objective, starts[best], situation),
             max_steps=self.settings.max_steps, max_products=self.settings.max_products, gradient=gradients[best],
         )  # fmt: skip
-        if safeguard and not solution.met and tolerance_release.bounded(network):
+        safeguarded = safeguard and not solution.met and tolerance_release.bounded(network)
+        if safeguarded:
             # softmax on rows of norm at most one: the data term is 1/2-smooth
             solution = accelerated_gradient(objective, solution.x, stop, 0.5 + training.l2, training.l2)
-        return _Search(objective, solution, stop)
+        return _Search(objective, solution, stop, safeguarded)
 
     def _preconditioner(self, objective: NetworkObjective, at: Vector, situation: Situation) -> Preconditioner:
         model, public = objective.network.session.model, situation.public
@@ -196,12 +196,11 @@ class Newton(Unlearner):
         objective = NetworkObjective(network, situation.training.weighting, situation.training.l2)
         gradient, self._gradient = self._gradient, None
         vector = correction(objective, gradient, self.settings.curvature, self.settings.damping, situation)
-        network.write(vector.astype(np.float32), operation="add")
-        network.ledger.record(network.phase, "correction", "flood", 4 * network.dim, root=network.root)
+        network.broadcast(vector.astype(np.float32), "correction", "add")
         return Outcome(
             certificate_reason=(
-                "none: the error of a single Newton/Fisher correction is bounded by worst-case constants only, and nodes "
-                "keep models that differ from each other"
+                "none: the error of a single Newton/Fisher correction is bounded by worst-case constants only, and "
+                "nodes keep models that differ from each other"
             ),
             details={"correction_norm": float(np.linalg.norm(vector)), "hvps": objective.hvps},
         )

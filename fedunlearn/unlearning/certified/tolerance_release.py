@@ -1,6 +1,6 @@
 """The release of the tolerance certificate: one noise-free vector that met the stopping rule, one draw, one broadcast.
 
-Shared by every method that ends in the rule ``||grad F|| <= tau`` (provable.md T1): how the rule was met does not matter.
+Shared by every method that ends in the rule ``||grad F|| <= tau`` (provable.md T1); how it was met does not matter.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedunlearn.models import rounding_bound
-from fedunlearn.network import Network
+from fedunlearn.network import Network, TrainingSettings
 from fedunlearn.privacy import (
     Calibration,
     Certificate,
@@ -28,7 +28,7 @@ from fedunlearn.unlearning.optimise import Solution, Stop, Vector
 
 
 def calibration(privacy: PrivacySettings, l2: float, target_sigma: float, tolerance: float | None) -> Calibration:
-    """Return tau, sensitivity ``2 tau/lambda`` and sigma: functions of the settings alone, fixed before any record is seen."""
+    """Return tau, sensitivity ``2 tau/lambda`` and sigma: functions of the settings, fixed before data are seen."""
     return calibrate(privacy.epsilon, privacy.delta, l2, tau=tolerance, target_sigma=target_sigma)
 
 
@@ -68,6 +68,7 @@ def release(
     released = publish(solution.x, noise)
     situation.persist(released)
     network.broadcast(released)
+    network.wipe()
     if request is None:
         return released, None, "nothing was deleted yet"
     features = network.session.features
@@ -81,7 +82,7 @@ def release(
         l2_on_all_parameters=True,
         convex_loss=network.session.model.convex,
         retained_objective=True,
-        retraining_always_stops=safe,  # the accelerated-gradient safeguard has a proved iteration bound for these models
+        retraining_always_stops=safe and _cannot_diverge(situation.training),
         tau=public.tau,
         gradient_norm=float(np.linalg.norm(solution.gradient)),
         gradient_dtype=str(solution.gradient.dtype),
@@ -109,6 +110,15 @@ def release(
     except NoCertificate as refusal:
         return released, None, f"none: {refusal}"
     return released, certificate, "" if certificate.valid else "a premise of the theorem was not enforced"
+
+
+def _cannot_diverge(training: TrainingSettings) -> bool:
+    """Return whether the recipe ends in finite models whatever the data are, so that the search has a start.
+
+    Softmax gradients are bounded where rows are; with ``lr lambda <= 1`` a step shrinks the model before it adds one,
+    also with momentum, and mixing does not expand. The search that follows has a proved number of steps.
+    """
+    return training.lr * max(1.0, training.final_factor) * training.l2 <= 1.0
 
 
 def _feature_hashes(network: Network) -> dict[str, str]:
