@@ -73,7 +73,7 @@ class Record:
         average = evaluator.accuracy(network.mean(), evaluator.test)
         values = {AVERAGE: average, **{scope: spread[k] for scope, k in _SPREAD.items()}}
         self.rows += [
-            MetricRow(round_, phase, phase.split()[0], "test", scope, "accuracy", value)
+            MetricRow(round_, phase, _MODEL_OF[phase.split()[0]], "test", scope, "accuracy", value)
             for scope, value in values.items()
             if value is not None
         ]
@@ -151,3 +151,4 @@ class Record:
 
 
 _SPREAD = {NODES_MEAN: "mean", NODES_STD: "std", NODES_MIN: "min", NODES_MAX: "max"}
+_MODEL_OF = {"train": "original", "retrain": "retrained", "unlearn": "unlearned"}

@@ -11,8 +11,13 @@ import numpy as np
 
 from fedunlearn.data import FederatedDataset, Role
 from fedunlearn.models import FeatureMap, Model, ModelSettings, build_model
-from fedunlearn.network import Network, RuntimeSettings, Session
+from fedunlearn.network import Network, RuntimeSettings, Session, TrainingSettings, train
 from fedunlearn.network.inline import InlineTransport
+from fedunlearn.privacy import PrivacySettings
+from fedunlearn.requests import DeletionRequest, RequestSettings, resolve_requests
+from fedunlearn.topology import remove_vertex
+from fedunlearn.unlearning.base import Outcome, PublicKnowledge, Situation
+from fedunlearn.unlearning.registry import method
 
 
 def image_data(
@@ -74,3 +79,107 @@ def ring_network(session: Session, name: str = "main", mixing: str = "metropolis
 def all_rows(network: Network) -> np.ndarray:
     """Return the rows of the alive vertices, (k, d) float32."""
     return network.read_rows(np.flatnonzero(network.alive))
+
+
+def table_data(
+    clients: int = 6, classes: int = 3, inputs: int = 4, seed: int = 0, sizes: tuple[int, int] = (8, 20)
+) -> FederatedDataset:
+    """Return float rows whose law differs from client to client, in inputs and in labels; no test samples, no other
+    roles."""
+    rng = np.random.default_rng(seed)
+    counts = rng.integers(*sizes, size=clients)
+    truth = 3 * rng.normal(size=(classes, inputs))
+    rows, labels = [], []
+    for count in counts:
+        x = rng.normal(size=(count, inputs)) + 1.5 * rng.normal(size=inputs)
+        own = truth + 2 * rng.normal(size=truth.shape)
+        labels.append((x @ own.T + rng.gumbel(size=(count, classes))).argmax(1))
+        rows.append(x)
+    x = np.concatenate(rows)
+    return FederatedDataset(
+        name="table",
+        inputs=(x / np.linalg.norm(x, axis=1, keepdims=True)).astype(np.float32),
+        labels=np.concatenate(labels).astype(np.int64),
+        offsets=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        is_test=np.zeros(len(x), dtype=bool),
+        roles=np.full(clients, Role.TRAIN, dtype=np.uint8),
+        client_names=tuple(f"c{i}" for i in range(clients)),
+        class_names=tuple("abcdefghij"[:classes]),
+        provenance="made for a test",
+        synthetic=True,
+    )
+
+
+def request_for(dataset: FederatedDataset, number: int = 0, seed: int = 0, **request: Any) -> DeletionRequest:
+    """Return one resolved request, as the ``number``-th of a run."""
+    resolved = resolve_requests((RequestSettings(**request),), dataset, seed)[0]
+    return DeletionRequest(**{**vars(resolved), "number": number})
+
+
+class Story:
+    """A network, a method, and what a run does with them, without evaluation and record.
+
+    ``outcomes`` lists what training's end and every answer gave; ``persisted`` the releases in the order of storing.
+    """
+
+    def __init__(
+        self, session: Session, name: str, training: TrainingSettings, *, graph: nx.Graph | None = None,
+        public: PublicKnowledge | None = None, **settings: Any,
+    ) -> None:  # fmt: skip
+        info = method(name)
+        self.session, self.training, self.public = session, training, public
+        self.unlearner = info.implementation(info.settings(**settings))
+        self.persisted: list[np.ndarray] = []
+        self.outcomes: list[Outcome] = []
+        self.network = self._population("main", graph)
+
+    def _population(self, name: str, graph: nx.Graph | None, like: Network | None = None) -> Network:
+        kwargs: dict[str, Any] = {"momentum": self.training.momentum > 0}
+        if like is not None:
+            kwargs |= {"deleted": like.deleted, "alive": like.alive}
+        if graph is None:
+            return ring_network(self.session, name, **kwargs)
+        return Network(self.session, name, graph, "metropolis", self.session.model.initial(0), **kwargs)
+
+    def situation(self, world: str = "main") -> Situation:
+        """Return what the method is told for the next release."""
+        last = self.outcomes[-1].release if self.outcomes and world == "main" else None
+        return Situation(
+            training=self.training, privacy=PrivacySettings(), start=self.session.model.initial(0), seed=0,
+            release=len(self.outcomes), retrain=self.retrain, persist=self.persisted.append, public=self.public,
+            previous_release=last, world=world, hashes={"settings.toml": "0" * 64},
+        )  # fmt: skip
+
+    def retrain(self, network: Network) -> None:
+        """Run the recipe from the public start."""
+        network.write(self.session.model.initial(0))
+        train(network, self.training)
+
+    def learn(self) -> Outcome:
+        """Train, and end the training."""
+        self.unlearner.prepare(self.network, self.situation())
+        train(self.network, self.training)
+        self.outcomes.append(self.unlearner.conclude(self.network, self.situation()))
+        return self.outcomes[-1]
+
+    def forget(self, request: DeletionRequest) -> None:
+        """Everything that happens to a request before the method answers."""
+        network = self.network
+        self.unlearner.observe(network, request, self.situation())
+        for node in request.leaves:
+            network.leave(node, remove_vertex(network.graph, node, "path", network.alive))
+        network.erase(request.sample_ids)
+
+    def answer(self, request: DeletionRequest) -> Outcome:
+        """Answer a request."""
+        self.forget(request)
+        outcome = self.unlearner.unlearn(self.network, request, self.situation())
+        self.network.wipe()
+        self.outcomes.append(outcome)
+        return outcome
+
+    def twin(self) -> tuple[Network, Outcome]:
+        """Return a network that never saw what was deleted so far, trained by the same recipe, and how it ended."""
+        twin = self._population("twin", self.network.graph, self.network)
+        train(twin, self.training)
+        return twin, self.unlearner.conclude(twin, self.situation("retrained"))

@@ -48,7 +48,7 @@ def public_curvature(model: Model, public: PublicKnowledge, l2: float, at: Vecto
     assert point is not None, "a public point is needed"
     x = model.prepare(public.inputs).to(torch.float64)
     y = torch.from_numpy(public.labels)
-    matrix = np.array(hessian_sum(model, torch.from_numpy(point), x, y)) / len(y)
+    matrix = hessian_sum(model, torch.from_numpy(point), x, y).numpy() / len(y)
     matrix[np.diag_indices_from(matrix)] += l2
     factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
     return lambda v: cho_solve(factor, v, check_finite=False)
