@@ -124,14 +124,14 @@ class Story:
 
     def __init__(
         self, session: Session, name: str, training: TrainingSettings, *, graph: nx.Graph | None = None,
-        public: PublicKnowledge | None = None, **settings: Any,
+        public: PublicKnowledge | None = None, population: str = "main", **settings: Any,
     ) -> None:  # fmt: skip
         info = method(name)
         self.session, self.training, self.public = session, training, public
         self.unlearner = info.implementation(info.settings(**settings))
         self.persisted: list[np.ndarray] = []
         self.outcomes: list[Outcome] = []
-        self.network = self._population("main", graph)
+        self.network = self._population(population, graph)
 
     def _population(self, name: str, graph: nx.Graph | None, like: Network | None = None) -> Network:
         kwargs: dict[str, Any] = {"momentum": self.training.momentum > 0}

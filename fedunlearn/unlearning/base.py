@@ -99,3 +99,7 @@ class Unlearner:
     def unlearn(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
         """Answer one request; the network holds the answer afterwards."""
         raise TypeError(f"{type(self).__name__} does not say how it answers a request")
+
+    def controls(self, network: Network, situation: Situation) -> dict[str, Callable[[], Outcome]]:
+        """Return named other ways to reach the answer, for comparison; they release nothing and change no row."""
+        return {}

@@ -29,7 +29,10 @@ def gradient_from_forget_set(network: Network, request: DeletionRequest, weighti
         "clients": int((network.counts[network.alive] > 0).sum()), "total": network.total_samples, "removed": len(ids),
     }  # fmt: skip
     network.work["gradients"] += 1
-    return network.sum(f"{_PROGRAMS}:forget_gradient", params, {"at": x})
+    total = network.sum(f"{_PROGRAMS}:forget_gradient", params, {"at": x})
+    network.clock.compute(float(network.counts[network.alive].max()))
+    network.charge_all_reduce("gradient")
+    return total
 
 
 def correction(

@@ -12,7 +12,9 @@ every node's own model. It issues no certificate: its error is not bounded by an
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -124,6 +126,20 @@ class Newton(Unlearner):
         # The abandoned attempt's messages depended on the last release, so the answer as a whole is not a cold restart.
         start = "public" if situation.previous_release is None else "released"
         return self._outcome(network, situation, search, request, start, fell_back=True)
+
+    def controls(self, network: Network, situation: Situation) -> dict[str, Callable[[], Outcome]]:
+        """Reach the same tolerance from the initial model, and from the public head: no private start, no training."""
+        if self.settings.mode == "one-step":
+            return {}
+        starts = {"newton_from_initial_model": situation.start.astype(np.float64)}
+        if situation.public is not None and situation.public.head is not None:
+            starts["newton_from_public_head"] = situation.public.head
+
+        def attempt(start: Vector) -> Outcome:
+            search = self._search(network, situation, [start], safeguard=False)
+            return Outcome(noise_free=search.solution.x if search.solution.met else None, details=search.details())
+
+        return {name: partial(attempt, start) for name, start in starts.items()}
 
     def public_constants(self, training: TrainingSettings, privacy: PrivacySettings) -> Calibration | None:
         """Return tau, sensitivity and sigma of these settings, None where nothing is certified."""
