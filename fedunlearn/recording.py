@@ -118,6 +118,11 @@ class Record:
             }
         )  # fmt: skip
 
+    def add_control(self, name: str, entry: dict[str, Any], cost: Cost) -> None:
+        """Add what the last request would have taken from another start, to its entry."""
+        controls = self.summary["requests"][-1].setdefault("controls", {})
+        controls[name] = {**asdict(cost), "test_accuracy": entry["test_accuracy"]}
+
     def _influence_entry(self, request: DeletionRequest) -> dict[str, Any] | None:
         found = self.influence
         if found is None or found.client != request.node or request.level != "client":

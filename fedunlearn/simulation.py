@@ -144,37 +144,37 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
     with _timed(world, "train"):
         unlearner.prepare(network, situation)
         _run_recipe(world, network, evaluator, record, "train")
-        concluded = unlearner.conclude(network, situation)
+        trained = evaluator.keep(network) if world.requests else None  # what the figure of moves compares with
+        last = unlearner.conclude(network, situation)
     deleted = np.unique(np.concatenate([np.zeros(0, np.int64), *(r.sample_ids for r in world.requests)]))
     with _timed(world, "evaluate"):
-        original = _vector(network, concluded)
+        original = _vector(network, last)
         record.add_model("original", original, evaluator.report(original, deleted, network))
         if world.public is not None and world.public.head is not None:
             record.add_model("public_head", world.public.head, evaluator.report(world.public.head, deleted))
 
-    previous = concluded.release
-    del concluded  # its noise-free vector has served the evaluation
     for request in world.requests:
         with _timed(world, "evaluate"):
             _follow_influence(world, network, request, record)
-            before = evaluator.keep(network)
-        situation = _situation(world, record, release=request.number + 1, previous=previous)
+            before = evaluator.snapshot(network, last.noise_free)
+        situation = _situation(world, record, release=request.number + 1, previous=last.release)
         with _timed(world, "unlearn"):
-            outcome, cost = _unlearn(world, network, request, situation)
-        previous = outcome.release
+            last, cost = _unlearn(world, network, request, situation)
         with _timed(world, "retrain"):
-            twin, twin_outcome, twin_cost = _retrain(world, session, network, evaluator, record, request)
+            twin, twin_last, twin_cost = _retrain(world, session, network, evaluator, record, request)
         with _timed(world, "evaluate"):
-            distances = evaluator.compare(network, twin, outcome.noise_free, twin_outcome.noise_free, before)
-            record.moved = evaluator.moved(network, before)
-            before.drop()
-            record.add_request(request, outcome, cost, twin_cost, distances)
+            after, ideal = (evaluator.snapshot(n, o.noise_free) for n, o in ((network, last), (twin, twin_last)))
+            record.add_request(request, last, cost, twin_cost, evaluator.compare(before, after, ideal))
+            if trained is not None:
+                record.moved = evaluator.row_distances(network, trained)
             if request is world.requests[-1]:
-                for name, net, last in (("retrained", twin, twin_outcome), ("unlearned", network, outcome)):
-                    vector = _vector(net, last)
+                for name, net, outcome in (("retrained", twin, twin_last), ("unlearned", network, last)):
+                    vector = _vector(net, outcome)
                     record.add_model(name, vector, evaluator.report(vector, deleted, net))
+                _run_controls(world, twin, situation, evaluator, record, deleted)
+            for snapshot in (before, after, ideal):
+                snapshot.drop()
             twin.drop()
-            del outcome, twin_outcome
     return network.ledger.summary()
 
 
@@ -235,6 +235,20 @@ def _retrain(
     return twin, outcome, cost
 
 
+def _run_controls(
+    world: World, twin: Network, situation: Situation, evaluator: Evaluator, record: Record, deleted: NDArray[np.int64]
+) -> None:
+    """Let the method answer from starts without any private data, on the retrained twin's data, and measure what that takes."""
+    if not world.experiment.evaluation.controls:
+        return
+    twin.phase = "evaluate"
+    for name, attempt in world.unlearner.controls(twin, situation).items():
+        outcome, cost = metered(twin, attempt)
+        if outcome.noise_free is not None:
+            entry = evaluator.report(outcome.noise_free, deleted)
+            record.add_control(name, entry, cost)
+
+
 def _situation(
     world: World, record: Record, release: int, previous: NDArray[np.float32] | None = None, world_name: str = "main"
 ) -> Situation:
@@ -261,7 +275,8 @@ def metered(network: Network, work: Callable[[], Outcome]) -> tuple[Outcome, Cos
     began, before = time.perf_counter(), _meter(network)
     outcome = work()
     spent = [a - b for a, b in zip(_meter(network), before)]
-    return outcome, Cost(time.perf_counter() - began, *(int(s) for s in spent[:4]), network_seconds=spent[4])
+    gradients, hvps, messages, size = (int(s) for s in spent[:4])
+    return outcome, Cost(time.perf_counter() - began, gradients, hvps, messages, size, spent[4])
 
 
 def _meter(network: Network) -> list[float]:

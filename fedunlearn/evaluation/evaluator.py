@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedunlearn.data import FederatedDataset, Role
+from fedunlearn.evaluation.distance import prediction_distances
 from fedunlearn.evaluation.membership import loss_threshold_auc
 from fedunlearn.evaluation.settings import EvaluationSettings
 from fedunlearn.evaluation.utility import accuracy_and_loss, losses
@@ -29,6 +30,20 @@ class SampleSet:
     labels: NDArray[np.int64]
 
 
+@dataclass(frozen=True)
+class Snapshot:
+    """What a network held at one moment: one noise-free vector, or a copy of its rows."""
+
+    vector: Vector | None
+    rows: Network | None
+    network: Network
+
+    def drop(self) -> None:
+        """Delete the copy of the rows."""
+        if self.rows is not None:
+            self.rows.drop()
+
+
 class Evaluator:
     """Evaluates single vectors here and all nodes' models on the hosts.
 
@@ -39,6 +54,7 @@ class Evaluator:
         self, dataset: FederatedDataset, features: FeatureMap, model: Model, settings: EvaluationSettings, seed: int
     ) -> None:
         self.dataset, self.features, self.model, self.settings, self.seed = dataset, features, model, settings, seed
+        self._copies = 0
         train = dataset.clients(Role.TRAIN)
         self.train_rows = np.concatenate([dataset.train_rows(int(c)) for c in train])
         tests = [dataset.test_rows(int(c)) for c in train]
@@ -99,36 +115,36 @@ class Evaluator:
 
     def keep(self, network: Network) -> Network:
         """Return a copy of a network's rows as a population of its own, to compare with later; drop it afterwards."""
+        self._copies += 1
         copy = Network(
-            network.session, f"{network.name}.before", network.graph, network.mixing, network.read(network.root),
+            network.session, f"copy{self._copies}", network.graph, network.mixing, network.read(network.root),
             deleted=network.deleted, alive=network.alive,
         )  # fmt: skip
         network.session.ask("copy", {"source": network.name, "target": copy.name})
         return copy
 
-    def compare(
-        self, network: Network, twin: Network, mine: Vector | None, theirs: Vector | None, before: Network
-    ) -> dict[str, float]:
-        """Return how far the network is from its retrained twin, before noise on both sides where there is noise.
+    def snapshot(self, network: Network, noise_free: Vector | None) -> Snapshot:
+        """Return what a network holds, before noise: the one vector behind its release, else a copy of every node's row."""
+        return Snapshot(noise_free, None if noise_free is not None else self.keep(network), network)
 
-        ``mine`` and ``theirs`` (d,) are the noise-free vectors of a release. Without them every node is compared with
-        its own counterpart, and the largest distance counts.
-        """
-        rows = self.row_distances(before, twin)
-        predictions = network.measure(f"{_PROGRAMS}:prediction_distance", {"other": twin.name, "inputs": _INPUTS})[:, 0]
-        if mine is not None and theirs is not None:
-            now = float(np.linalg.norm(mine - theirs))
-        else:
-            now = float(np.nanmax(self.row_distances(network, twin)))
+    def compare(self, before: Snapshot, after: Snapshot, ideal: Snapshot) -> dict[str, float]:
+        """Return how far the network was, and is, from its retrained twin: parameters (L2) and predictions (total
+        variation), the largest over nodes, before noise on both sides where there is noise."""
         return {
-            "distance_to_retrained": now,
-            "distance_before": float(np.nanmax(rows[network.alive])),
-            "prediction_distance_to_retrained": float(np.nanmax(predictions)),
+            "distance_to_retrained": self._distance(after, ideal)[0],
+            "distance_before": self._distance(before, ideal)[0],
+            "prediction_distance_to_retrained": self._distance(after, ideal)[1],
         }
 
-    def moved(self, network: Network, before: Network) -> NDArray[np.float64]:
-        """Return how far every node's model moved since ``before``, (N,); NaN for who left."""
-        return self.row_distances(network, before)
+    def _distance(self, a: Snapshot, b: Snapshot) -> tuple[float, float]:
+        if a.vector is not None and b.vector is not None:
+            rows = np.stack([a.vector])
+            predictions = prediction_distances(self.model, rows, b.vector, self.node_test.inputs)
+            return float(np.linalg.norm(a.vector - b.vector)), float(predictions[0])
+        mine, theirs = a.rows or a.network, b.rows or b.network
+        predictions = mine.measure(f"{_PROGRAMS}:prediction_distance", {"other": theirs.name, "inputs": _INPUTS})[:, 0]
+        alive = theirs.alive
+        return float(np.nanmax(self.row_distances(mine, theirs)[alive])), float(np.nanmax(predictions[alive]))
 
     def row_distances(self, network: Network, other: Network) -> NDArray[np.float64]:
         """Return the L2 distance of every node's parameters between two populations of the same hosts, (N,)."""

@@ -17,3 +17,4 @@ class EvaluationSettings(Settings):
     influence_rounds: int = Field(
         default=0, ge=0, description="follow the first leaver's influence for this many rounds (0: do not)"
     )
+    controls: bool = Field(default=False, description="also reach the answer from starts without private data, and compare")
