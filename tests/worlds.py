@@ -124,10 +124,12 @@ class Story:
 
     def __init__(
         self, session: Session, name: str, training: TrainingSettings, *, graph: nx.Graph | None = None,
-        public: PublicKnowledge | None = None, population: str = "main", **settings: Any,
+        public: PublicKnowledge | None = None, privacy: PrivacySettings | None = None, population: str = "main",
+        **settings: Any,
     ) -> None:  # fmt: skip
         info = method(name)
         self.session, self.training, self.public = session, training, public
+        self.privacy = privacy or PrivacySettings()
         self.unlearner = info.implementation(info.settings(**settings))
         self.persisted: list[np.ndarray] = []
         self.outcomes: list[Outcome] = []
@@ -145,7 +147,7 @@ class Story:
         """Return what the method is told for the next release."""
         last = self.outcomes[-1].release if self.outcomes and world == "main" else None
         return Situation(
-            training=self.training, privacy=PrivacySettings(), start=self.session.model.initial(0), seed=0,
+            training=self.training, privacy=self.privacy, start=self.session.model.initial(0), seed=0,
             release=len(self.outcomes), retrain=self.retrain, persist=self.persisted.append, public=self.public,
             previous_release=last, world=world, hashes={"settings.toml": "0" * 64},
         )  # fmt: skip

@@ -119,9 +119,7 @@ def test_an_empty_forget_set_changes_nothing_when_it_is_all_that_is_read(logisti
     dataset, model, mapping = logistic
     request = request_for(dataset, level="sample", client=1, samples=())
     with open_session(dataset, model, mapping) as session:
-        story = Story(
-            session, "newton", TrainingSettings(rounds=2, l2=LAM), mode="one-step", gradient="forget-set"
-        )
+        story = Story(session, "newton", TrainingSettings(rounds=2, l2=LAM), mode="one-step", gradient="forget-set")
         story.learn()
         before = all_rows(story.network)
         story.answer(request)
@@ -158,7 +156,7 @@ def test_the_correction_is_one_flood_and_reaches_every_alive_row(logistic):
         assert network.clock.seconds > clock
 
 
-# --- on a quadratic, where one Newton step is retraining ---------------------------------------------------------------
+# --- on a quadratic, where one Newton step is retraining --------------------------------------------------------------
 
 
 class LeastSquares:

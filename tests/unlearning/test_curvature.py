@@ -17,7 +17,15 @@ from tests.unlearning.central import Central, shards
 from tests.worlds import model_for, open_session, ring_network, table_data
 
 LAM = 0.01
-KINDS = ["public", "fisher-diagonal", "empirical-fisher-diagonal", "fisher", "empirical-fisher", "fisher-blocks", "none"]
+KINDS = [
+    "public",
+    "fisher-diagonal",
+    "empirical-fisher-diagonal",
+    "fisher",
+    "empirical-fisher",
+    "fisher-blocks",
+    "none",
+]
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +112,9 @@ def test_public_curvature_saves_products_where_clients_resemble_the_public_ones(
         network = ring_network(session)
         for kind in ("none", "public"):
             objective, start = NetworkObjective(network, "equal", 1e-4), np.zeros(model.dim)
-            assert newton_cg(objective, start, Stop(1e-8), precondition=choose(kind, objective, start, public, None)).met
+            assert newton_cg(
+                objective, start, Stop(1e-8), precondition=choose(kind, objective, start, public, None)
+            ).met
             used[kind] = objective.hvps
     assert used["public"] < 0.7 * used["none"]
 

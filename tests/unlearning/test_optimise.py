@@ -58,9 +58,7 @@ def test_conjugate_gradients_solve_and_any_preconditioner_gives_the_same_answer(
 
 def test_the_inverse_as_preconditioner_needs_one_product():
     matrix = positive_definite(3, 8)
-    x, products = conjugate_gradients(
-        lambda v: matrix @ v, np.ones(8), 1e-9, 100, lambda v: np.linalg.solve(matrix, v)
-    )
+    x, products = conjugate_gradients(lambda v: matrix @ v, np.ones(8), 1e-9, 100, lambda v: np.linalg.solve(matrix, v))
     assert products == 1 and np.allclose(matrix @ x, 1)
 
 
@@ -78,7 +76,9 @@ def test_both_methods_meet_the_rule_within_the_theorem_of_the_minimiser(seed, la
 
 def test_newton_on_a_quadratic_is_one_step():
     objective = Quadratic(positive_definite(0, 6), np.ones(6))
-    solution = newton_cg(objective, np.zeros(6), Stop(1e-9), precondition=lambda v: np.linalg.solve(objective.matrix, v))
+    solution = newton_cg(
+        objective, np.zeros(6), Stop(1e-9), precondition=lambda v: np.linalg.solve(objective.matrix, v)
+    )
     assert solution.met and solution.steps <= 2
     assert np.allclose(solution.x, np.linalg.solve(objective.matrix, np.ones(6)), atol=1e-5)
 
