@@ -107,6 +107,12 @@ class CostEntry(_Entry):
     network_seconds: float = Field(ge=0, description="simulated seconds on the links of `settings.toml`")
 
 
+class ControlEntry(CostEntry):
+    """The last request's answer reached from another start, without private data: what it took, and how good it is."""
+
+    test_accuracy: float | None = Field(ge=0, le=1, description="of the vector that was reached, before noise")
+
+
 class RequestEntry(_Entry):
     """One deletion request and its answer, in the order of answering."""
 
@@ -126,6 +132,9 @@ class RequestEntry(_Entry):
     influence: dict[str, Any] | None = Field(default=None, description="predicted and measured influence of the leaver")
     cost: CostEntry = Field(description="what the answer took")
     retrain_cost: CostEntry | None = Field(default=None, description="what retraining took")
+    controls: dict[str, ControlEntry] = Field(
+        default={}, description="other ways to the same answer, by name (with `evaluation.controls`, last request)"
+    )
 
 
 class SecondsEntry(_Entry):

@@ -1,4 +1,4 @@
-"""The summary of a run as a table for the terminal, readable at 100 columns."""
+"""The summary of a run as a table for the terminal: whole at 80 columns, and no wider than 100."""
 
 from __future__ import annotations
 
@@ -19,10 +19,19 @@ from fedunlearn.results.words import (
     number,
     seconds,
     share,
-    times_cheaper,
+    times,
 )
 
-_COST_LINES = (("seconds", "time"), ("messages", "messages"), ("network_seconds", "network time"))
+_TEXT_WIDTH = 84
+"""Columns of running text at most: longer lines are hard to follow on a wide terminal."""
+_COSTS = {
+    "seconds": ("time", seconds),
+    "messages": ("messages", number),
+    "network_seconds": ("network\ntime", seconds),
+    "gradients": ("gradi-\nents", number),
+    "hvps": ("HVPs", number),
+}
+"""Numbers of a cost that are shown: title and how they are written."""
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
@@ -35,24 +44,24 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     whole.add_row(_head(summary))
     whole.add_row(accuracy_table(summary))
     for place, request in enumerate(summary["requests"], start=1):
-        whole.add_row(request_block(request, place, len(summary["requests"])))
+        whole.add_row(request_block(request, place, len(summary["requests"]), summary["models"]))
     whole.add_row(_foot(summary))
     return whole
 
 
 def accuracy_table(summary: Mapping[str, Any]) -> Table:
     """Return one row a model and one column a set of samples."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1))
-    table.add_column("accuracy on", no_wrap=True, header_style="not bold")
-    for title in ("test", "nodes: mean ± sd, worst–best", "retain", "forget", "never-\nmember", "member-\nship AUC"):
-        table.add_column(title, justify="right", vertical="bottom", no_wrap="\n" not in title)
+    table = _plain_table("accuracy on")
+    for title in ("test", "nodes: mean\n± deviation", "worst to\nbest", "retain", "forget", "never-\nmember"):
+        table.add_column(title, justify="right", vertical="bottom", no_wrap=True)
+    table.add_column("member\nAUC", justify="right", vertical="bottom", no_wrap=True)
     names = in_order(summary["models"])
     for place, name in enumerate(names):
         entry = summary["models"][name]
         table.add_row(
             Text(model_title(name)),
             share(entry["test_accuracy"]),
-            _spread(entry.get("node_test_accuracy")),
+            *_spread(entry.get("node_test_accuracy")),
             share(entry["retain_accuracy"]),
             share(entry["forget_accuracy"]),
             share(entry["never_member_accuracy"]),
@@ -63,16 +72,57 @@ def accuracy_table(summary: Mapping[str, Any]) -> Table:
     return table
 
 
-def request_block(entry: Mapping[str, Any], place: int = 1, of: int = 1) -> RenderableType:
+def cost_table(entry: Mapping[str, Any], models: Mapping[str, Any]) -> Table:
+    """Return what the answer to a request took beside retraining and, where they were run, beside its controls.
+
+    Test accuracies are shown together with controls, which answer the last request: the models of the summary are the
+    answer to that one.
+    """
+    controls = entry.get("controls") or {}
+    table = _plain_table("what it took")
+    for title, _ in _COSTS.values():
+        table.add_column(title, justify="right", vertical="bottom", no_wrap=True)
+    if controls:
+        table.add_column("test\naccuracy", justify="right", vertical="bottom", no_wrap=True)
+
+    def add(title: str, cost: Mapping[str, Any], accuracy: float | None, style: str = "") -> None:
+        cells = [write(cost[key]) for key, (_, write) in _COSTS.items()]
+        table.add_row(Text(title), *cells, *([share(accuracy)] if controls else []), style=style)
+
+    def accuracy_of(name: str) -> float | None:
+        return models.get(name, {}).get("test_accuracy")
+
+    cost, retraining = entry["cost"], entry.get("retrain_cost")
+    add("unlearning", cost, accuracy_of("unlearned"))
+    if retraining is not None:
+        add("retraining", retraining, accuracy_of("retrained"))
+        factors = [times(cost[key], retraining[key]) for key in _COSTS]
+        table.add_row("retraining takes", *factors, style="bold")
+    for name, control in controls.items():
+        add(model_title(name), control, control.get("test_accuracy"), style="dim")
+    return table
+
+
+def request_block(
+    entry: Mapping[str, Any], place: int = 1, of: int = 1, models: Mapping[str, Any] | None = None
+) -> RenderableType:
     """Return what is to be said about one request: certificate, distances, costs."""
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
-    facts.add_column(overflow="fold")
-    for label, value in _certificate_lines(entry) + _distance_lines(entry) + _cost_lines(entry):
+    facts.add_column(overflow="fold", max_width=_TEXT_WIDTH)
+    for label, value in _certificate_lines(entry) + _distance_lines(entry):
         facts.add_row(label, value)
     which = f"Request {place}" if of > 1 else "Request"
     title = Text.assemble((which, "bold"), f": {describe_request(entry['request'])} ", (f"({entry['method']})", "dim"))
-    return Padding(Group(title, Padding(facts, (0, 0, 0, 2))), (1, 0, 0, 0))
+    below = Padding(cost_table(entry, models or {}), (0, 0, 0, 2))
+    return Padding(Group(title, Padding(facts, (0, 0, 1, 2)), below), (1, 0, 0, 0))
+
+
+def _plain_table(first: str) -> Table:
+    """Return an empty table with its first column, of names, which alone may be folded."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
+    table.add_column(first, overflow="fold", min_width=11, vertical="bottom", header_style="not bold dim")
+    return table
 
 
 def _head(summary: Mapping[str, Any]) -> RenderableType:
@@ -80,12 +130,13 @@ def _head(summary: Mapping[str, Any]) -> RenderableType:
     title = Text.assemble((summary["name"], "bold"), (f"  seed {summary['seed']}", "dim"))
     mixing = "" if topology["mixing_time"] is None else f", mixes in {number(topology['mixing_time'])} rounds"
     synthetic = " (synthetic)" if data.get("synthetic") and "synthetic" not in data["name"] else ""
-    about = (
+    lines = (
         f"{data['name']}{synthetic} · {_count(topology['nodes'], 'node')} on {topology['generator']}, "
-        f"{_count(topology['edges'], 'edge')}{mixing} · {model['name']} on {model['features']} features, "
-        f"{model['parameters']:,} parameters"
+        f"{_count(topology['edges'], 'edge')}{mixing}",
+        f"{model['name']} on {model['features']} features, {_count(model['parameters'], 'parameter')}",
     )
-    return Padding(Group(title, Text(about, style="dim")), (0, 0, 1, 0))
+    about = Text("\n".join(lines), style="dim")
+    return Padding(Group(title, about), (0, 0, 1, 0))
 
 
 def _foot(summary: Mapping[str, Any]) -> RenderableType:
@@ -96,10 +147,12 @@ def _foot(summary: Mapping[str, Any]) -> RenderableType:
     return Padding(Text(whole + parts, style="dim"), (1, 0, 0, 0))
 
 
-def _spread(entry: Mapping[str, float] | None) -> str:
+def _spread(entry: Mapping[str, float] | None) -> tuple[str, str]:
     if entry is None:
-        return "–"
-    return f"{entry['mean']:.4f} ± {entry['std']:.4f}, {entry['min']:.3f}–{entry['max']:.3f}"
+        return "–", "–"
+    if entry["min"] == entry["max"]:
+        return share(entry["mean"]), "all equal"
+    return f"{share(entry['mean'])} ± {share(entry['std'])}", f"{share(entry['min'])}–{share(entry['max'])}"
 
 
 def _certificate_lines(entry: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
@@ -126,7 +179,8 @@ def _certificate_lines(entry: Mapping[str, Any]) -> list[tuple[str, RenderableTy
     ]  # fmt: skip
     scope = Table.grid(padding=(0, 1))  # a grid of bullets, so that wrapped lines hang under their text
     for line in certificate["scope"]:
-        scope.add_row("·", Text(line))
+        who, colon, rest = line.partition(":")
+        scope.add_row("·", Text.assemble((who + colon, "bold"), rest) if colon else Text(line))
     return [*lines, ("scope", scope)]
 
 
@@ -152,27 +206,11 @@ def _distance_lines(entry: Mapping[str, Any]) -> list[tuple[str, RenderableType]
             text.append(f", within the bound {number(bound)} ({number(100 * distance / bound, 2)} % of it)")
         else:
             text.append(f", ABOVE the bound {number(bound)}", style="red")
-    if entry.get("distance_before") is not None:
-        text.append(f"; {number(entry['distance_before'])} before unlearning")
     lines: list[tuple[str, RenderableType]] = [("distance", text)]
+    if entry.get("distance_before") is not None:
+        lines.append(("", Text(f"{number(entry['distance_before'])} before unlearning")))
     if (moved := entry.get("prediction_distance_to_retrained")) is not None:
-        lines.append(("", Text(f"predictions differ from it by {number(moved)} in mean total variation")))
-    return lines
-
-
-def _cost_lines(entry: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
-    cost, retraining = entry["cost"], entry.get("retrain_cost")
-    lines: list[tuple[str, RenderableType]] = []
-    for key, name in _COST_LINES:
-        shown = number if key == "messages" else seconds
-        text = Text(f"{shown(cost[key])}")
-        if retraining is not None:
-            text.append(f" against {shown(retraining[key])} of retraining")
-            text.append(f": {times_cheaper(cost[key], retraining[key])}", style="bold")
-        lines.append((name, text))
-    if cost["hvps"] or cost["gradients"]:
-        products = f" and {_count(cost['hvps'], 'Hessian-vector product')}" if cost["hvps"] else ""
-        lines.append(("work", Text(f"{_count(cost['gradients'], 'gradient')}{products} of the whole network")))
+        lines.append(("", Text(f"predictions differ from its own by {number(moved)} in mean total variation")))
     return lines
 
 

@@ -41,8 +41,8 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def share(value: float | None) -> str:
-    """Return a share in [0, 1] with four decimals; "–" for None."""
-    return "–" if value is None else f"{value:.4f}"
+    """Return a share in [0, 1] with three decimals, as figures have it; "–" for None."""
+    return "–" if value is None else f"{value:.3f}"
 
 
 def seconds(value: float | None) -> str:
@@ -61,21 +61,15 @@ def seconds(value: float | None) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
-def times_cheaper(cost: float | None, instead_of: float | None) -> str:
-    """Return how a cost compares with the one it replaces, in words; empty when one of them is not there.
+def times(cost: float | None, instead_of: float | None) -> str:
+    """Return how many times a cost the one that it replaces is; "–" where that has no answer.
 
-    >>> times_cheaper(2, 10), times_cheaper(10, 2), times_cheaper(0, 3), times_cheaper(5, 5)
-    ('5× cheaper', '5× dearer', 'for free', 'the same')
+    >>> times(2, 10), times(10, 2), times(3, 3), times(0, 3), times(0, 0)
+    ('5×', '0.2×', '1×', '∞', '–')
     """
-    if cost is None or instead_of is None:
-        return ""
-    if cost == instead_of:
-        return "the same"
-    if cost == 0:
-        return "for free"
-    if instead_of == 0:
-        return "retraining is free"
-    return f"{_ratio(instead_of / cost)}× cheaper" if cost < instead_of else f"{_ratio(cost / instead_of)}× dearer"
+    if cost is None or instead_of is None or cost == instead_of == 0:
+        return "–"
+    return f"{_ratio(instead_of / cost)}×" if cost else "∞"
 
 
 def describe_request(request: Mapping[str, Any]) -> str:
