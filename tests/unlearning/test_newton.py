@@ -52,7 +52,7 @@ def random_request(dataset, level: str, rng: np.random.Generator):
 
 
 def problem(seed: int, level: str, weighting: str, *, patch=None, **settings):
-    """Train a random network, delete, answer, retrain; returns the two endings and the exact optimum on what is left."""
+    """Train a random network, delete, answer, retrain; returns both endings and the exact optimum on what is left."""
     rng = np.random.default_rng([seed, LEVELS.index(level), weighting == "equal"])
     dataset = table_data(clients=int(rng.integers(3, 9)), seed=seed, sizes=(3, 15))
     model, mapping = model_for(dataset)
@@ -86,7 +86,7 @@ def check_theorem(seeds, level, weighting):
         assert np.linalg.norm(outcome.noise_free - ending.noise_free) <= 2 * radius
 
 
-# --- the theorem -------------------------------------------------------------------------------------------------------
+# --- the theorem ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("weighting", ["equal", "samples"])
@@ -193,7 +193,7 @@ def test_a_class_that_was_all_a_client_had_takes_the_client_out():
     assert outcome.certificate.granularity == "class"
 
 
-# --- the certificate ---------------------------------------------------------------------------------------------------
+# --- the certificate --------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("level", LEVELS)
@@ -288,7 +288,7 @@ def test_one_draw_on_different_models_reveals_their_differences():
         certify(dataclasses.replace(facts, release="shared-draw"), 1.0, 1e-5, noise="simulated")
 
 
-# --- several requests --------------------------------------------------------------------------------------------------
+# --- several requests -------------------------------------------------------------------------------------------------
 
 
 def test_nothing_accumulates_over_requests_and_each_starts_from_the_last_release(monkeypatch):
@@ -404,7 +404,7 @@ def test_secret_noise_differs_from_run_to_run_and_hides_the_same_vector():
     assert np.abs(outcomes[0].release - outcomes[1].release).max() > 0.01
 
 
-# --- when the tolerance is not reached ---------------------------------------------------------------------------------
+# --- when the tolerance is not reached --------------------------------------------------------------------------------
 
 
 def test_the_safeguard_makes_the_learner_stop_and_an_unmet_search_retrains():

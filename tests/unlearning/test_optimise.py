@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedunlearn.unlearning.optimise import Stop, accelerated_gradient, conjugate_gradients, newton_cg
+from fedunlearn.unlearning.optimise import Stop, accelerated_gradient, conjugate_gradients, deflated, newton_cg
 
 
 class Quadratic:
@@ -58,8 +58,8 @@ def test_conjugate_gradients_solve_and_any_preconditioner_gives_the_same_answer(
 
 def test_the_inverse_as_preconditioner_needs_one_product():
     matrix = positive_definite(3, 8)
-    x, products = conjugate_gradients(lambda v: matrix @ v, np.ones(8), 1e-9, 100, lambda v: np.linalg.solve(matrix, v))
-    assert products == 1 and np.allclose(matrix @ x, 1)
+    x, pairs = conjugate_gradients(lambda v: matrix @ v, np.ones(8), 1e-9, 100, lambda v: np.linalg.solve(matrix, v))
+    assert len(pairs) == 1 and np.allclose(matrix @ x, 1)
 
 
 @settings(deadline=None)
@@ -72,6 +72,19 @@ def test_both_methods_meet_the_rule_within_the_theorem_of_the_minimiser(seed, la
     for solution in (newton_cg(objective, start, stop), accelerated_gradient(objective, start, stop, 0.25 + lam, lam)):
         assert solution.met and np.linalg.norm(objective.gradient(solution.x)) <= tau
         assert np.linalg.norm(solution.x - truth.x) <= (tau + truth.bound) / lam
+
+
+@given(st.integers(0, 10_000), st.integers(3, 12))
+def test_deflation_is_exact_on_what_was_seen_and_stays_positive_definite(seed, d):
+    matrix, b = positive_definite(seed, d), np.random.default_rng(seed + 1).normal(size=d)
+    _, pairs = conjugate_gradients(lambda v: matrix @ v, b, 1e-8, 3, lambda v: v)
+    other = positive_definite(seed + 2, d)
+    precondition = deflated(lambda v: other @ v, pairs)
+    dense = np.stack([precondition(e) for e in np.eye(d)], axis=1)
+    assert np.abs(dense - dense.T).max() <= 1e-6 * np.abs(dense).max()
+    assert np.linalg.eigvalsh((dense + dense.T) / 2).min() > 0
+    for p, product in pairs:
+        assert np.linalg.norm(precondition(product) - p) <= 1e-5 * np.linalg.norm(p)
 
 
 def test_newton_on_a_quadratic_is_one_step():
