@@ -7,10 +7,12 @@ and needs no erasing; one built from retained records is made anew for every req
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
 from fedunlearn.errors import UserError
@@ -33,11 +35,35 @@ FULL_LIMIT = 6000
 """Largest number of parameters for which a full matrix is formed (d = 6000: 0.3 GB)."""
 
 
-def public_curvature(model: Model, public: PublicKnowledge, l2: float, at: Vector | None = None) -> Preconditioner:
-    """Return ``v -> M^-1 v`` with ``M = Hess F_pub(at) + lambda I``; ``at`` is the public head unless given.
+@dataclass(frozen=True, eq=False)
+class PublicCurvature:
+    """The factorised public curvature ``M = Hess F_pub(at) + (lambda + s) I``.
 
-    ``F_pub`` is the mean loss over the public clients' records; ``at`` must be public, or a released model.
+    The shift ``s = tr(Hess F_pub)/n_pub`` is the scale of M's sampling error: directions that the few public records
+    happen not to see are trusted no more than that. ``diagonal`` (d,) is M's.
     """
+
+    factor: tuple[NDArray[np.float64], bool]
+    diagonal: NDArray[np.float64]
+    shift: float
+
+    def solve(self, v: Vector) -> Vector:
+        """Return ``M^-1 v``."""
+        solution: Vector = cho_solve(self.factor, v, check_finite=False)
+        return solution
+
+    def matched(self, diagonal: Vector) -> Preconditioner:
+        """Return ``v -> S^-1 M^-1 S^-1 v`` with the diagonal S that gives M this diagonal (within a factor of nine).
+
+        ``diagonal`` is that of the retained data's Fisher matrix plus lambda: one all-reduce tells how much more, or
+        less, the clients' records weigh on each parameter than the public ones.
+        """
+        scale = np.clip(np.sqrt((diagonal + self.shift) / self.diagonal), 1 / 3, 3.0)
+        return lambda v: self.solve(v / scale) / scale
+
+
+def public_curvature(model: Model, public: PublicKnowledge, l2: float, at: Vector | None = None) -> PublicCurvature:
+    """Return the curvature of the public mean loss at ``at``, a public or released point (default: the public head)."""
     if model.dim > FULL_LIMIT:
         raise UserError(
             f"unlearning.curvature = 'public' forms a {model.dim} x {model.dim} matrix; it is offered up to "
@@ -49,9 +75,10 @@ def public_curvature(model: Model, public: PublicKnowledge, l2: float, at: Vecto
     x = model.prepare(public.inputs).to(torch.float64)
     y = torch.from_numpy(public.labels)
     matrix = hessian_sum(model, torch.from_numpy(point), x, y).numpy() / len(y)
-    matrix[np.diag_indices_from(matrix)] += l2
-    factor = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-    return lambda v: cho_solve(factor, v, check_finite=False)
+    shift = float(np.trace(matrix)) / len(y)
+    matrix[np.diag_indices_from(matrix)] += l2 + shift
+    diagonal = np.diagonal(matrix).copy()
+    return PublicCurvature(cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False), diagonal, shift)
 
 
 def choose(
@@ -59,7 +86,7 @@ def choose(
     objective: NetworkObjective,
     at: Vector,
     public: PublicKnowledge | None,
-    cached: Preconditioner | None,
+    cached: PublicCurvature | None,
 ) -> Preconditioner:
     """Return the preconditioner a user asked for; ``auto`` is public curvature where there is some, else the diagonal.
 
@@ -77,7 +104,8 @@ def choose(
     if kind == "public":
         if public is None or public.head is None:
             raise UserError("unlearning.curvature = 'public' needs public clients: set data.public_clients")
-        return cached or public_curvature(model, public, objective.l2)
+        curvature = cached or public_curvature(model, public, objective.l2)
+        return curvature.matched(objective.fisher_diagonal(at, "true"))
     if kind in ("fisher-diagonal", "empirical-fisher-diagonal"):
         diagonal = objective.fisher_diagonal(at, "true" if kind == "fisher-diagonal" else "empirical")
         return lambda v: v / diagonal

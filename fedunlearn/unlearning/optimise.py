@@ -59,22 +59,49 @@ class Solution:
     steps: int
 
 
+def deflated(base: Preconditioner, pairs: list[tuple[Vector, Vector]]) -> Preconditioner:
+    """Return a preconditioner that is exact on the span of former search directions and ``base`` on the rest.
+
+    ``pairs`` are ``(p, A p)`` of a solve with nearly the same matrix A. With S spanning the p and ``S^T A S = I``,
+    ``P r = (I - S (AS)^T) base((I - AS S^T) r) + S S^T r`` is symmetric positive definite whenever ``base`` is
+    (limited-memory preconditioner: Gratton, Sartenaer, Tshimanga 2011, SIAM J. Optim. 21(3), definition 2.1). A Newton
+    step thus profits from the products that the step before it paid for.
+    """
+    if not pairs:
+        return base
+    directions, products = (np.stack(part, axis=1) for part in zip(*pairs))
+    gram = directions.T @ products
+    values, vectors = np.linalg.eigh((gram + gram.T) / 2)
+    kept = values > 1e-6 * values[-1]
+    basis = vectors[:, kept] / np.sqrt(values[kept])
+    s, image = directions @ basis, products @ basis
+
+    def apply(r: Vector) -> Vector:
+        inside = s.T @ r
+        z = base(r - image @ inside)
+        return z - s @ (image.T @ z) + s @ inside
+
+    return apply
+
+
 def conjugate_gradients(
     apply: Callable[[Vector], Vector], b: Vector, tolerance: float, limit: int, precondition: Preconditioner
-) -> tuple[Vector, int]:
-    """Solve ``A x = b`` until ``||A x - b|| <= tolerance``; returns x and the number of products used."""
+) -> tuple[Vector, list[tuple[Vector, Vector]]]:
+    """Solve ``A x = b`` until ``||A x - b|| <= tolerance``; returns x and the pairs ``(p, A p)`` of the search."""
+    pairs: list[tuple[Vector, Vector]] = []
     x = np.zeros_like(b)
     r = b.copy()
     z = precondition(r)
     p = z.copy()
     rz = float(r @ z)
-    for k in range(limit):
+    for _ in range(limit):
         if float(np.linalg.norm(r)) <= tolerance:
-            return x, k
+            break
         product = apply(p)
+        pairs.append((p, product))
         curvature = float(p @ product)
         if not curvature > 0.0:  # rounding level, or a NaN: the direction found so far is the answer
-            return x, k + 1
+            break
         alpha = rz / curvature
         x = x + alpha * p
         r = r - alpha * product
@@ -82,7 +109,7 @@ def conjugate_gradients(
         rz_new = float(r @ z)
         p = z + (rz_new / rz) * p
         rz = rz_new
-    return x, limit
+    return x, pairs
 
 
 def newton_cg(
@@ -92,11 +119,13 @@ def newton_cg(
     """Take inexact Newton steps from ``start`` until the stopping rule holds or a limit is reached.
 
     The inner tolerance is ``max(min(0.1, ||g||^(1/2)) ||g||, 0.3 tau)``: superlinear far from the goal, and no more
-    products than the goal needs at the end. A step is halved until the gradient norm falls.
+    products than the goal needs at the end. A step is halved until the gradient norm falls. The search directions of
+    one step precondition the next (:func:`deflated`).
     """
     x = start.astype(np.float64, copy=True)
     g = objective.gradient(x) if gradient is None else gradient
     used = 0
+    pairs: list[tuple[Vector, Vector]] = []
     for step in range(max_steps + 1):
         if stop.met(x, g):
             return Solution(x, g, stop.bound(x, g), True, step)
@@ -105,8 +134,8 @@ def newton_cg(
             break
         inner = max(min(0.1, norm**0.5) * norm, 0.3 * stop.tau)
         hessian = partial(objective.hvp, x)
-        p, products = conjugate_gradients(hessian, -g, inner, max_products - used, precondition)
-        used += products
+        p, pairs = conjugate_gradients(hessian, -g, inner, max_products - used, deflated(precondition, pairs))
+        used += len(pairs)
         length = 1.0
         while True:
             candidate = x + length * p

@@ -28,7 +28,7 @@ from fedunlearn.settings import Settings
 from fedunlearn.unlearning.base import Outcome, Situation, Unlearner
 from fedunlearn.unlearning.certified import tolerance_release
 from fedunlearn.unlearning.certified.correction import correction, gradient_from_forget_set
-from fedunlearn.unlearning.curvature import FULL_LIMIT, Curvature, choose, public_curvature
+from fedunlearn.unlearning.curvature import FULL_LIMIT, Curvature, PublicCurvature, choose, public_curvature
 from fedunlearn.unlearning.objective import NetworkObjective
 from fedunlearn.unlearning.optimise import Preconditioner, Solution, Stop, Vector, accelerated_gradient, newton_cg
 from fedunlearn.unlearning.registry import MethodInfo
@@ -79,7 +79,7 @@ class Newton(Unlearner):
 
     def __init__(self, settings: NewtonSettings) -> None:
         self.settings = settings
-        self._public: Preconditioner | None = None
+        self._public: PublicCurvature | None = None
         self._gradient: Vector | None = None
 
     # --- provable mode ---------------------------------------------------------------------------------------------
@@ -178,7 +178,7 @@ class Newton(Unlearner):
         at_release = self.settings.curvature_at == "release" and self.settings.curvature in ("auto", "public")
         if at_release and public is not None and model.dim <= FULL_LIMIT:
             point = at if situation.previous_release is None else situation.previous_release.astype(np.float64)
-            return public_curvature(model, public, objective.l2, point)
+            return choose("public", objective, at, public, public_curvature(model, public, objective.l2, point))
         return choose(self.settings.curvature, objective, at, public, self._public)
 
     def _outcome(
