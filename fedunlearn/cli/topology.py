@@ -20,7 +20,6 @@ app = typer.Typer(help="Communication graphs.", no_args_is_help=True)
 
 DEFAULT_NODES = 20
 EXACT_DIAMETER = 2000
-READABLE_NODES = 300
 
 
 @app.command("list")
@@ -54,7 +53,10 @@ def show(
     graph = build_graph(settings, node_count(settings) or DEFAULT_NODES, seed or 0)
     console().print(facts(name, numbers(graph, settings, seed or 0)))
     if plot is not None:
-        draw(graph, plot, f"{name}: {graph.number_of_nodes()} nodes, {graph.number_of_edges()} edges")
+        from fedunlearn.plots import save, topology
+
+        size = f"{graph.number_of_nodes():,} nodes, {graph.number_of_edges():,} edges"
+        save(topology(graph, name, size), plot)
         console().print(f"figure  {plot}", soft_wrap=True, markup=False)
 
 
@@ -102,29 +104,3 @@ def _far(graph: nx.Graph) -> int:
         distances = nx.single_source_shortest_path_length(graph, start)
         start = max(distances, key=lambda vertex: distances[vertex])
     return int(distances[start])
-
-
-def draw(graph: nx.Graph, path: Path, title: str) -> None:
-    """Draw a graph into a new image file, the kind given by its suffix."""
-    import networkx as nx
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5, 5), layout="constrained")
-    axes = figure.add_subplot()
-    place = nx.get_node_attributes(graph, "pos") or (
-        nx.kamada_kawai_layout(graph) if len(graph) <= READABLE_NODES else nx.spring_layout(graph, seed=0)
-    )
-    dot = max(4.0, min(120.0, 6000 / len(graph)))
-    nx.draw_networkx_edges(graph, place, ax=axes, edge_color="#9aa5b1", width=max(0.2, dot / 100))
-    nx.draw_networkx_nodes(graph, place, ax=axes, node_color="#0072b2", node_size=dot, edgecolors="white")
-    axes.set_title(title, fontsize=10)
-    axes.set_axis_off()
-    axes.set_aspect("equal")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=150)
-    except OSError as error:
-        raise UserError(f"--plot {path}: cannot be written ({error.strerror})") from None
-    except ValueError:
-        kinds = ", ".join(sorted(figure.canvas.get_supported_filetypes()))
-        raise UserError(f"--plot {path}: '{path.suffix}' is not a kind of image (allowed: {kinds})") from None

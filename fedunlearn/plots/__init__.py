@@ -10,6 +10,7 @@ from fedunlearn.plots.draw import draw_all
 from fedunlearn.plots.influence import influence_over_rounds
 from fedunlearn.plots.moved import topology_moved
 from fedunlearn.plots.style import save
+from fedunlearn.plots.topology import topology
 
 __all__ = [
     "accuracy_over_rounds",
@@ -18,5 +19,6 @@ __all__ = [
     "draw_all",
     "influence_over_rounds",
     "save",
+    "topology",
     "topology_moved",
 ]

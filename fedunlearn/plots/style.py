@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fedunlearn.errors import UserError
 from fedunlearn.results.words import is_control
 
 SCHEMA = "fedunlearn/figure/1"
@@ -110,7 +111,18 @@ def spread_apart(places: Sequence[float], gap: float) -> list[float]:
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Write a figure as PNG and return the path. Equal figures give equal files."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=DPI, metadata={"Software": None, "Schema": SCHEMA})
+    """Write a figure and return the path; the suffix names the kind of image. Equal figures give equal PNG files.
+
+    Raises UserError for a path that cannot be written and for a suffix that is no kind of image.
+    """
+    kind = path.suffix.lower()
+    kinds = sorted(figure.canvas.get_supported_filetypes())
+    if kind[1:] not in kinds:
+        raise UserError(f"{path}: '{path.suffix}' is not a kind of image (allowed: {', '.join(kinds)})")
+    metadata: Any = {"Software": None, "Schema": SCHEMA} if kind == ".png" else None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=DPI, metadata=metadata)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror})") from None
     return path

@@ -14,10 +14,11 @@ from fedunlearn.plots import (
     comparison,
     draw_all,
     influence_over_rounds,
+    topology,
     topology_moved,
 )
 from fedunlearn.plots.accuracy import curves
-from fedunlearn.plots.moved import layout
+from fedunlearn.plots.layout import layout
 from fedunlearn.privacy import delta_of
 from fedunlearn.results import MetricRow, RunDirectory
 from fedunlearn.topology import mixing_matrix
@@ -176,6 +177,15 @@ def test_layout_uses_given_places():
     graph = nx.random_geometric_graph(12, 0.9, seed=1)
     places, given = layout(graph), np.array([graph.nodes[i]["pos"] for i in range(12)])
     assert np.corrcoef(places[:, 0], given[:, 0])[0, 1] == pytest.approx(1)
+
+
+@pytest.mark.parametrize("graph", [nx.empty_graph(1), nx.cycle_graph(7), nx.barabasi_albert_graph(400, 3, seed=2)])
+def test_a_graph_by_itself_shows_every_vertex_and_edge(graph):
+    figure = topology(graph, "a name", f"{len(graph)} nodes")
+    assert texts(figure).splitlines() == ["a name", f"{len(graph)} nodes"]
+    edges, vertices = figure.axes[0].collections
+    assert len(vertices.get_offsets()) == len(graph)
+    assert len(edges.get_segments()) == graph.number_of_edges()
 
 
 def influence(rounds: int = 12) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
+from fedunlearn.errors import UserError
 from fedunlearn.plots.style import colour_of, look, new_figure, save, spread_apart
 
 places = st.lists(st.floats(-2, 2), min_size=1, max_size=7)
@@ -65,3 +66,13 @@ def test_equal_figures_give_equal_files(tmp_path):
 def test_drawing_needs_no_pyplot():
     code = "import sys, fedunlearn.plots; assert 'matplotlib.pyplot' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_suffix_names_the_kind_of_image(tmp_path):
+    assert save(new_figure(1, 1), tmp_path / "new" / "a.svg").read_text().startswith("<?xml")
+    assert save(new_figure(1, 1), tmp_path / "a.pdf").read_bytes()[:4] == b"%PDF"
+    with pytest.raises(UserError, match=r"'\.nix' is not a kind of image \(allowed: .*png"):
+        save(new_figure(1, 1), tmp_path / "a.nix")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match=r"cannot be written \("):
+        save(new_figure(1, 1), tmp_path / "file" / "a.png")
