@@ -70,6 +70,8 @@ def deflated(base: Preconditioner, pairs: list[tuple[Vector, Vector]]) -> Precon
     if not pairs:
         return base
     directions, products = (np.stack(part, axis=1) for part in zip(*pairs))
+    length = np.sqrt(np.einsum("ij,ij->j", directions, products))  # later directions are shorter by orders of magnitude
+    directions, products = directions / length, products / length
     gram = directions.T @ products
     values, vectors = np.linalg.eigh((gram + gram.T) / 2)
     kept = values > 1e-6 * values[-1]
