@@ -152,7 +152,7 @@ def test_the_same_bits_again_and_on_any_number_of_hosts(case, level, dataset):
         assert outcome.certificate is None or outcome.certificate.to_dict() == other.certificate.to_dict()
 
 
-# --- nothing deleted ---------------------------------------------------------------------------------------------------
+# --- nothing deleted --------------------------------------------------------------------------------------------------
 
 
 def answer_nothing(dataset, case, training):

@@ -83,7 +83,7 @@ def test_auto_is_public_curvature_where_there_is_some_else_the_diagonal(world):
 
 
 def test_public_curvature_is_built_from_public_records_and_matched_to_the_clients_by_one_all_reduce(world):
-    objective, central, public = world
+    objective, _, public = world
     x = np.zeros(objective.network.dim)
     before = objective.network.ledger.totals()["messages"]
     built = public_curvature(objective.network.session.model, public, LAM)
