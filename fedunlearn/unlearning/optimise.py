@@ -67,6 +67,9 @@ def deflated(base: Preconditioner, pairs: list[tuple[Vector, Vector]]) -> Precon
     (limited-memory preconditioner: Gratton, Sartenaer, Tshimanga 2011, SIAM J. Optim. 21(3), definition 2.1). A Newton
     step thus profits from the products that the step before it paid for.
     """
+    pairs = [
+        (p, product) for p, product in pairs if p @ product > 0.0
+    ]  # the last of a search that broke off may not be
     if not pairs:
         return base
     directions, products = (np.stack(part, axis=1) for part in zip(*pairs))

@@ -109,3 +109,56 @@ def test_the_rule_adds_the_rounding_bound():
     assert Stop(5.0001e-7).met(x, objective.gradient(x))
     assert not Stop(5.0001e-7, lambda x: 1e-9).met(x, objective.gradient(x))
     assert Stop(6e-7, lambda x: 1e-9).bound(x, objective.gradient(x)) == pytest.approx(5.01e-7)
+
+
+@given(st.integers(0, 10_000), st.integers(2, 12), st.integers(1, 12))
+def test_former_directions_are_solved_exactly_and_any_base_stays_positive_definite(seed, d, count):
+    matrix, base = positive_definite(seed, d), positive_definite(seed + 1, d)
+    directions = (
+        np.random.default_rng(seed).normal(size=(min(count, d), d)) * 10.0 ** -np.arange(min(count, d))[:, None]
+    )
+    apply = deflated(lambda v: base @ v, [(p, matrix @ p) for p in directions])
+    inverse = np.stack([apply(e) for e in np.eye(d)], axis=1)
+    assert np.allclose(inverse, inverse.T, rtol=0, atol=1e-6 * np.abs(inverse).max())
+    assert np.linalg.eigvalsh((inverse + inverse.T) / 2).min() > -1e-9 * np.abs(inverse).max()
+    if len(directions) == 1:
+        assert np.allclose(apply(matrix @ directions[0]), directions[0], rtol=0, atol=1e-8)
+
+
+def test_a_direction_without_curvature_is_left_out_of_the_next_preconditioner():
+    matrix = positive_definite(0, 4)
+    p = np.arange(1.0, 5.0)
+    good, flat, broken = (p, matrix @ p), (np.zeros(4), np.zeros(4)), (p, np.full(4, np.nan))
+    only = deflated(lambda v: v, [good])
+    for pairs in ([good, flat], [broken, good], [good, (p, -p)]):
+        assert np.array_equal(deflated(lambda v: v, pairs)(p), only(p))
+
+    def base(v):
+        return 2 * v
+
+    assert deflated(base, [flat, broken]) is base
+
+
+def test_the_safeguard_ends_at_a_gradient_step_of_which_its_theorem_speaks():
+    """Where no point on the way may stop it, it takes its proved number of steps, and the rule holds with room."""
+    points = []
+
+    class Recorded(Quadratic):
+        def gradient(self, x):
+            points.append(x.copy())
+            return super().gradient(x)
+
+    class OnlyAtTheEnd(Stop):
+        def met(self, x, gradient):
+            return len(points) > steps + 1 and super().met(x, gradient)
+
+    smoothness, strong, tau, start = 1.0, 1e-3, 1e-4, np.array([1.0, 1.0])
+    objective = Recorded(np.diag([smoothness, strong]), np.zeros(2))
+    first = np.linalg.norm(objective.matrix @ start)
+    bound = 2 * smoothness * first**2 / strong / (tau / 2) ** 2
+    steps = int(np.ceil(np.log(bound) / np.sqrt(strong / smoothness))) + 1
+    solution = accelerated_gradient(objective, start, OnlyAtTheEnd(tau), smoothness, strong)
+    assert solution.met and solution.steps == steps and len(points) == steps + 2
+    last = points[steps - 1]
+    assert np.array_equal(solution.x, last - objective.matrix @ last / smoothness)
+    assert np.linalg.norm(solution.gradient) <= tau / 2
