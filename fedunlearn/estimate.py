@@ -73,7 +73,11 @@ def estimate(world: World, workers: int) -> dict[str, Any]:
     clients = world.dataset.clients(Role.TRAIN)
     samples = sum(len(world.dataset.train_rows(int(c))) for c in clients)
     epochs = training.rounds * (training.local_epochs if training.local_steps is None else 1)
-    seen = epochs * samples if training.local_steps is None else training.rounds * len(clients) * training.local_steps * training.batch
+    seen = (
+        epochs * samples
+        if training.local_steps is None
+        else training.rounds * len(clients) * training.local_steps * training.batch
+    )
     passes = 1 + len(world.requests)
     macs = multiply_accumulates(world)
     edges = world.graph.number_of_edges()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,15 +14,14 @@ from numpy.typing import NDArray
 
 from fedunlearn.config import Experiment, dump_toml
 from fedunlearn.data import FederatedDataset, Role
-from fedunlearn.evaluation.evaluator import Evaluator
 from fedunlearn.evaluation.influence import Influence
 from fedunlearn.models import Model
 from fedunlearn.network import Network
 from fedunlearn.privacy import Certificate, code_sha256, file_sha256
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.results import MetricRow, RunDirectory, versions
-from fedunlearn.results.metrics import AVERAGE, NODES_MAX, NODES_MEAN, NODES_MIN, NODES_STD
 from fedunlearn.topology import spectrum_of
+from fedunlearn.training_cache import Point
 from fedunlearn.unlearning.base import Cost, Outcome
 
 
@@ -40,6 +40,7 @@ class Record:
         self.influence: Influence | None = None
         self.moved: NDArray[np.float64] | None = None
         self.graph: nx.Graph = nx.Graph()
+        self.cache: dict[str, Any] = {"used": False, "hits": [], "purged": [], "kept": []}
         self.summary: dict[str, Any] = {
             "name": experiment.name, "seed": experiment.seed, "versions": versions(), "models": {}, "requests": [],
         }  # fmt: skip
@@ -67,15 +68,13 @@ class Record:
             },
         }  # fmt: skip
 
-    def add_point(self, phase: str, round_: int, evaluator: Evaluator, network: Network) -> None:
-        """Add one point of the accuracy curve: the average model, and the spread over nodes."""
-        spread = evaluator.spread(network)
-        average = evaluator.accuracy(network.mean(), evaluator.test)
-        values = {AVERAGE: average, **{scope: spread[k] for scope, k in _SPREAD.items()}}
+    def add_curve(self, phase: str, points: Sequence[Point]) -> None:
+        """Add a learning curve: round by round, the average model, and the spread over nodes."""
+        model = _MODEL_OF[phase.split()[0]]
         self.rows += [
-            MetricRow(round_, phase, _MODEL_OF[phase.split()[0]], "test", scope, "accuracy", value)
+            MetricRow(round_, phase, model, "test", scope, "accuracy", value)
+            for round_, values in points
             for scope, value in values.items()
-            if value is not None
         ]
 
     def add_model(self, name: str, theta: NDArray[Any], entry: dict[str, Any]) -> None:
@@ -88,7 +87,8 @@ class Record:
     def persist(self, number: int, release: NDArray[np.float32]) -> None:
         """Store a noised release before it is broadcast."""
         if self.directory is not None:
-            self.directory.write_model(f"release-{number}", release, {"model": self.experiment.model.name, "release": number})
+            info = {"model": self.experiment.model.name, "release": number}
+            self.directory.write_model(f"release-{number}", release, info)
 
     def add_request(
         self, request: DeletionRequest, outcome: Outcome, cost: Cost, retrain_cost: Cost, distances: dict[str, Any]
@@ -113,7 +113,7 @@ class Record:
                 "details": outcome.details,
                 "influence": self._influence_entry(request),
                 "cost": asdict(cost),
-                "retrain_cost": asdict(retrain_cost),
+                "retrain_cost": {**asdict(retrain_cost), "cached": f"retrain {request.number}" in self.cache["hits"]},
                 **distances,
             }
         )  # fmt: skip
@@ -137,7 +137,8 @@ class Record:
     def finish(self, seconds: dict[str, float], ledger: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
         """Write summary, metrics, certificates, ledger and figures; return the summary and the finished folder."""
         totals = {key: ledger[key] for key in ("messages", "bytes", "by_kind")}
-        self.summary |= {"seconds": seconds, "ledger": totals}
+        cached = list(dict.fromkeys(phase.split()[0] for phase in self.cache["hits"]))
+        self.summary |= {"seconds": {**seconds, "cached": cached}, "cache": self.cache, "ledger": totals}
         if self.directory is None:
             return self.summary, None
         from fedunlearn.plots import draw_all
@@ -155,5 +156,4 @@ class Record:
             self.directory.fail(error)
 
 
-_SPREAD = {NODES_MEAN: "mean", NODES_STD: "std", NODES_MIN: "min", NODES_MAX: "max"}
 _MODEL_OF = {"train": "original", "retrain": "retrained", "unlearn": "unlearned"}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,9 @@ from fedunlearn.network.workers import default_workers
 from fedunlearn.public import prepare_features
 from fedunlearn.recording import Record
 from fedunlearn.requests import DeletionRequest, resolve_requests
+from fedunlearn.stopwatch import Stopwatch
 from fedunlearn.topology import build_graph, remove_vertex
+from fedunlearn.training_cache import Point, TrainingCache
 from fedunlearn.unlearning.base import Cost, Outcome, PublicKnowledge, Situation, Unlearner
 from fedunlearn.unlearning.registry import method
 
@@ -35,7 +36,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class RunResult:
-    """A finished run: ``summary`` as in summary.json, and the folder that holds everything (None if none was asked for)."""
+    """A finished run: ``summary`` as in summary.json, and the folder of everything (None if none was asked for)."""
 
     summary: dict[str, Any]
     folder: Path | None
@@ -55,7 +56,7 @@ class World:
     start: NDArray[np.float32]
     unlearner: Unlearner
     progress: Progress
-    seconds: dict[str, float] = field(default_factory=dict)
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
 
 def simulate(
@@ -67,18 +68,18 @@ def simulate(
     """
     record = Record(experiment, out)
     try:
-        began = time.perf_counter()
+        watch = Stopwatch()
         world = prepare(experiment, progress or (lambda phase, done, total: None))
+        world.watch = watch
         check_memory(world)
         device = choose_device(experiment.runtime.device)
         with Session(
             transport, world.dataset, world.model, world.features, seed=experiment.seed, data=experiment.data,
             links=experiment.links, runtime=experiment.runtime, device=device,
         ) as session:  # fmt: skip
-            world.seconds["setup"] = time.perf_counter() - began
+            watch.seconds["setup"] = watch.elapsed()
             ledger = _tell(world, session, record)
-        world.seconds["total"] = time.perf_counter() - began
-        return RunResult(*record.finish(world.seconds, ledger))
+        return RunResult(*record.finish({**watch.seconds, "total": watch.elapsed()}, ledger))
     except BaseException as error:
         record.abandon(error)
         raise
@@ -140,29 +141,35 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
     network = _new_network(world, session, "main", world.graph)
     evaluator.put_node_test(network)
     record.describe(world.dataset, network, world.model)
+    training, secret = experiment.training, experiment.privacy.noise == "secret"
+    every = min(experiment.evaluation.every, max(1, training.rounds))
+    cache = TrainingCache(world.dataset, evaluator, every=every, enabled=experiment.runtime.cache)
+    record.cache["used"] = cache.enabled
     situation = _situation(world, record, release=0)
-    with _timed(world, "train"):
+    with world.watch.phase("train"):
         unlearner.prepare(network, situation)
-        _run_recipe(world, network, evaluator, record, "train")
+        _learn(world, network, cache, record, "train")
         trained = evaluator.keep(network) if world.requests else None  # what the figure of moves compares with
         last = unlearner.conclude(network, situation)
     deleted = np.unique(np.concatenate([np.zeros(0, np.int64), *(r.sample_ids for r in world.requests)]))
-    with _timed(world, "evaluate"):
+    with world.watch.phase("evaluate"):
         original = _vector(network, last)
         record.add_model("original", original, evaluator.report(original, deleted, network))
         if world.public is not None and world.public.head is not None:
             record.add_model("public_head", world.public.head, evaluator.report(world.public.head, deleted))
 
     for request in world.requests:
-        with _timed(world, "evaluate"):
+        with world.watch.phase("evaluate"):
             _follow_influence(world, network, request, record)
             before = evaluator.snapshot(network, last.noise_free)
         situation = _situation(world, record, release=request.number + 1, previous=last.release)
-        with _timed(world, "unlearn"):
+        with world.watch.phase("unlearn"):
             last, cost = _unlearn(world, network, request, situation)
-        with _timed(world, "retrain"):
-            twin, twin_last, twin_cost = _retrain(world, session, network, evaluator, record, request)
-        with _timed(world, "evaluate"):
+            if secret:
+                record.cache["purged"] += cache.purge(request.sample_ids)
+        with world.watch.phase("retrain"):
+            twin, twin_last, twin_cost = _retrain(world, session, network, cache, record, request)
+        with world.watch.phase("evaluate"):
             after, ideal = (evaluator.snapshot(n, o.noise_free) for n, o in ((network, last), (twin, twin_last)))
             record.add_request(request, last, cost, twin_cost, evaluator.compare(before, after, ideal))
             if trained is not None:
@@ -175,6 +182,7 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
             for snapshot in (before, after, ideal):
                 snapshot.drop()
             twin.drop()
+    record.cache["kept"] = cache.holding(deleted)
     return network.ledger.summary()
 
 
@@ -187,21 +195,52 @@ def _new_network(world: World, session: Session, name: str, graph: nx.Graph, lik
     )  # fmt: skip
 
 
-def _run_recipe(world: World, network: Network, evaluator: Evaluator | None, record: Record | None, phase: str) -> None:
-    """Train a network by the recipe, writing the accuracy curve into the record."""
+def _learn(world: World, network: Network, cache: TrainingCache, record: Record, phase: str) -> None:
+    """Train a fresh population by the recipe, or take it from the cache; its learning curve goes into the record.
+
+    Seconds are those of the training, also where it was done by an earlier run, without those of drawing the curve.
+    """
+    watch, training = world.watch, world.experiment.training
+    with watch.aside():
+        key = cache.key(network, world.start, training)
+        found = cache.find(key)
+        if found is not None:
+            found.apply(network)
+    if found is not None:
+        watch.charge(found.seconds)
+        record.add_curve(phase, found.points)
+        record.cache["hits"].append(phase)
+        world.progress(phase, training.rounds, training.rounds)
+        return
+    points: list[Point] = []
+
+    def draw(round_: int, net: Network) -> None:
+        with watch.aside("evaluate"):
+            points.append((round_, cache.evaluator.curve_point(net)))
+
+    began = watch.now()
+    _run_recipe(world, network, phase, every=cache.every, draw=draw)
+    seconds = watch.now() - began
+    with watch.aside():
+        cache.keep(key, network, points, seconds)
+    record.add_curve(phase, points)
+
+
+def _run_recipe(
+    world: World, network: Network, phase: str, *, every: int = 1, draw: Callable[[int, Network], None] | None = None
+) -> None:
+    """Train a network by the recipe, telling the progress, and what ``draw`` wants to see, after ``every`` rounds."""
     training = world.experiment.training
 
-    def watch(round_: int, net: Network) -> None:
+    def look(round_: int, net: Network) -> None:
         world.progress(phase, round_, training.rounds)
-        if evaluator is not None and record is not None:
-            record.add_point(phase, round_, evaluator, net)
+        if draw is not None:
+            draw(round_, net)
 
-    train(network, training, every=min(world.experiment.evaluation.every, max(1, training.rounds)), watch=watch)
+    train(network, training, every=every, watch=look)
 
 
-def _unlearn(
-    world: World, network: Network, request: DeletionRequest, situation: Situation
-) -> tuple[Outcome, Cost]:
+def _unlearn(world: World, network: Network, request: DeletionRequest, situation: Situation) -> tuple[Outcome, Cost]:
     """Let the method see the forget set if it must, erase it, take leavers out of the graph, and answer."""
     network.phase = "unlearn"
     world.progress(f"request {request.number}", 0, 1)
@@ -215,35 +254,35 @@ def _unlearn(
         network.wipe()  # means and gradients of before the answer still lie on the hosts
         return outcome
 
-    result = metered(network, answer)
+    result = metered(network, answer, world.watch)
     world.progress(f"request {request.number}", 1, 1)
     network.phase = "train"
     return result
 
 
 def _retrain(
-    world: World, session: Session, network: Network, evaluator: Evaluator, record: Record, request: DeletionRequest
+    world: World, session: Session, network: Network, cache: TrainingCache, record: Record, request: DeletionRequest
 ) -> tuple[Network, Outcome, Cost]:
     """Train a twin that never saw what the network has deleted so far, by the same recipe and the same ending."""
     twin = _new_network(world, session, "retrained", network.graph, network)
 
     def learn() -> Outcome:
-        _run_recipe(world, twin, evaluator, record, f"retrain {request.number}")
+        _learn(world, twin, cache, record, f"retrain {request.number}")
         return world.unlearner.conclude(twin, _situation(world, record, request.number, world_name="retrained"))
 
-    outcome, cost = metered(twin, learn)
+    outcome, cost = metered(twin, learn, world.watch)
     return twin, outcome, cost
 
 
 def _run_controls(
     world: World, twin: Network, situation: Situation, evaluator: Evaluator, record: Record, deleted: NDArray[np.int64]
 ) -> None:
-    """Let the method answer from starts without any private data, on the retrained twin's data, and measure what that takes."""
+    """Let the method answer from starts without private data, on the retrained twin's data, and measure the effort."""
     if not world.experiment.evaluation.controls:
         return
     twin.phase = "evaluate"
     for name, attempt in world.unlearner.controls(twin, situation).items():
-        outcome, cost = metered(twin, attempt)
+        outcome, cost = metered(twin, attempt, world.watch)
         if outcome.noise_free is not None:
             entry = evaluator.report(outcome.noise_free, deleted)
             record.add_control(name, entry, cost)
@@ -257,7 +296,7 @@ def _situation(
 
     def retrain(network: Network) -> None:
         network.write(world.start)
-        _run_recipe(world, network, None, None, "retrain (fallback)")
+        _run_recipe(world, network, "retrain (fallback)", every=world.experiment.evaluation.every)
 
     def persist(vector: NDArray[np.float32]) -> None:
         if world_name == "main":
@@ -270,13 +309,13 @@ def _situation(
     )  # fmt: skip
 
 
-def metered(network: Network, work: Callable[[], Outcome]) -> tuple[Outcome, Cost]:
+def metered(network: Network, work: Callable[[], Outcome], watch: Stopwatch) -> tuple[Outcome, Cost]:
     """Run a piece of work on a network and return its result with what it cost."""
-    began, before = time.perf_counter(), _meter(network)
+    began, before = watch.now(), _meter(network)
     outcome = work()
     spent = [a - b for a, b in zip(_meter(network), before)]
     gradients, hvps, messages, size = (int(s) for s in spent[:4])
-    return outcome, Cost(time.perf_counter() - began, gradients, hvps, messages, size, spent[4])
+    return outcome, Cost(watch.now() - began, gradients, hvps, messages, size, spent[4])
 
 
 def _meter(network: Network) -> list[float]:
@@ -294,18 +333,3 @@ def _follow_influence(world: World, network: Network, request: DeletionRequest, 
     fixed = network.weights is not None
     if rounds and fixed and request.level == "client" and request.node is not None and record.influence is None:
         record.influence = measure_influence(network, request.node, world.experiment.training, rounds)
-
-
-class _timed:
-    """Adds the seconds of a block to ``world.seconds[phase]``."""
-
-    def __init__(self, world: World, phase: str) -> None:
-        self.world, self.phase = world, phase
-
-    def __enter__(self) -> None:
-        self.began = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        seconds = self.world.seconds
-        seconds[self.phase] = seconds.get(self.phase, 0.0) + time.perf_counter() - self.began
-

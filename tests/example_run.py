@@ -89,12 +89,16 @@ def summary(certified: Certificate | None = None) -> dict[str, Any]:
                 },
                 "retrain_cost": {
                     "seconds": 8.13, "gradients": 6, "hvps": 31, "messages": 9288, "bytes": 311286096,
-                    "network_seconds": 31.7,
+                    "network_seconds": 31.7, "cached": False,
                 },
                 "controls": {},
             }
         ],
-        "seconds": {"setup": 2.31, "train": 7.94, "retrain": 8.13, "unlearn": 0.41, "evaluate": 1.12, "total": 19.9},
+        "seconds": {
+            "setup": 2.31, "train": 7.94, "retrain": 8.13, "unlearn": 0.41, "evaluate": 1.12, "total": 19.9,
+            "cached": [],
+        },
+        "cache": {"used": True, "hits": [], "purged": [], "kept": []},
         "ledger": {"messages": 19590, "bytes": 702134928},
     }  # fmt: skip
 

@@ -16,10 +16,12 @@ from fedunlearn.evaluation.utility import accuracy_and_loss, losses
 from fedunlearn.models import FeatureMap, Model
 from fedunlearn.network import Network
 from fedunlearn.randomness import uniforms
+from fedunlearn.results.metrics import AVERAGE, NODES_MAX, NODES_MEAN, NODES_MIN, NODES_STD
 
 _PROGRAMS = "fedunlearn.evaluation.programs"
 Vector = NDArray[np.float64]
 _INPUTS, _LABELS = "evaluation.inputs", "evaluation.labels"
+_SPREAD = {NODES_MEAN: "mean", NODES_STD: "std", NODES_MIN: "min", NODES_MAX: "max"}
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,12 @@ class Evaluator:
         values = values[~np.isnan(values)]
         return {k: float(f(values)) for k, f in (("mean", np.mean), ("std", np.std), ("min", np.min), ("max", np.max))}
 
+    def curve_point(self, network: Network) -> dict[str, float]:
+        """Return one point of the learning curve: test accuracy of the mean model, and its spread over nodes."""
+        spread = self.spread(network)
+        mean = accuracy_and_loss(self.model, network.mean(), self.test.inputs, self.test.labels)[0]
+        return {AVERAGE: mean, **{scope: spread[name] for scope, name in _SPREAD.items()}}
+
     def keep(self, network: Network) -> Network:
         """Return a copy of a network's rows as a population of its own, to compare with later; drop it afterwards."""
         self._copies += 1
@@ -124,7 +132,7 @@ class Evaluator:
         return copy
 
     def snapshot(self, network: Network, noise_free: Vector | None) -> Snapshot:
-        """Return what a network holds, before noise: the one vector behind its release, else a copy of every node's row."""
+        """Return what a network holds before noise: the one vector behind its release, else a copy of every row."""
         return Snapshot(noise_free, None if noise_free is not None else self.keep(network), network)
 
     def compare(self, before: Snapshot, after: Snapshot, ideal: Snapshot) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""How far one client's contribution travels: predicted by the mixing matrix, measured by leaving the contribution out."""
+"""How far one client's contribution travels: predicted by the mixing matrix, measured by leaving it out."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from fedunlearn.topology import influence as predicted_influence
 class Influence:
     """``predicted[k, j] = [W^k]_ju`` and the measured counterpart, both (rounds + 1, N), row 0 before any mixing.
 
-    ``measured[k, j] = ||x_j^k - x~_j^k|| / ||x_u^0 - x~_u^0||`` where the second trajectory lacks the client's update of
-    one round and is otherwise trained alike (first order: certified.md section 1.2, influence propagation).
+    ``measured[k, j] = ||x_j^k - x~_j^k|| / ||x_u^0 - x~_u^0||`` where the second trajectory lacks the client's update
+    of one round and is otherwise trained alike (first order: certified.md section 1.2, influence propagation).
     """
 
     client: int
@@ -32,9 +32,9 @@ class Influence:
 def measure_influence(network: Network, client: int, training: TrainingSettings, rounds: int) -> Influence:
     """Follow one update of a client through ``rounds`` rounds of ordinary training, on two short-lived copies.
 
-    Both copies start from the network's mean model and are trained by the recipe; in the second the client skips its local
-    steps of the first round, so to first order (later gradients unchanged) the copies differ at node j after k rounds by
-    that update times ``[W^k]_ju``. It reads the client's data, so it runs before the client's request is answered.
+    Both copies start from the network's mean model and are trained by the recipe; in the second the client skips its
+    local steps of the first round, so to first order (later gradients unchanged) the copies differ at node j after k
+    rounds by that update times ``[W^k]_ju``. It reads the client's data, so it runs before the request is answered.
     """
     start = network.mean().astype(np.float32)
     copies = [

@@ -9,26 +9,40 @@ from fedunlearn.network.settings import LinkSettings
 
 @dataclass
 class Clock:
-    """Adds up simulated seconds. Nothing that is learned depends on it."""
+    """Counts what takes time on a network, and turns the counts into seconds. Nothing that is learned depends on it.
+
+    ``samples``: gradient evaluations one after the other; ``waits``: latencies one after the other; ``bytes``: what
+    passes one link after the other. The counts do not depend on the links, so they can be kept with a trained network.
+    """
 
     links: LinkSettings
-    seconds: float = 0.0
+    samples: float = 0.0
+    waits: int = 0
+    bytes: int = 0
 
-    def _transfer(self, message_bytes: int, messages: int = 1) -> float:
-        return self.links.latency_ms / 1e3 + 8.0 * message_bytes * messages / (self.links.bandwidth_mbps * 1e6)
+    @property
+    def seconds(self) -> float:
+        """Simulated seconds so far."""
+        links = self.links
+        transfer = self.waits * links.latency_ms / 1e3 + 8.0 * self.bytes / (links.bandwidth_mbps * 1e6)
+        return self.samples / links.samples_per_second + transfer
 
     def compute(self, samples: float) -> None:
         """Every node works at once; the slowest makes ``samples`` gradient evaluations."""
-        self.seconds += samples / self.links.samples_per_second
+        self.samples += samples
 
     def gossip(self, max_degree: int, message_bytes: int) -> None:
         """All nodes exchange with all neighbours; a node's link carries one message after the other."""
-        self.seconds += self._transfer(message_bytes, max_degree)
+        self._transfer(message_bytes * max_degree)
 
     def tree(self, depth: int, message_bytes: int, *, there_and_back: bool) -> None:
         """A vector climbs a spanning tree and comes back down (or only comes down)."""
-        self.seconds += (2 if there_and_back else 1) * depth * self._transfer(message_bytes)
+        self._transfer(message_bytes, (2 if there_and_back else 1) * depth)
 
     def server(self, clients: int, message_bytes: int) -> None:
         """The server sends to all sampled clients over its own link and hears from each."""
-        self.seconds += 2 * self._transfer(message_bytes, clients)
+        self._transfer(message_bytes * clients, 2)
+
+    def _transfer(self, message_bytes: int, times: int = 1) -> None:
+        self.waits += times
+        self.bytes += times * message_bytes

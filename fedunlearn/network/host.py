@@ -45,6 +45,8 @@ class Host:
             "export": self._export,
             "read": self._read,
             "write": self._write,
+            "save": self._save,
+            "restore": self._restore,
             "put": self._put,
             "copy": self._copy,
             "leave": self._leave,
@@ -190,6 +192,17 @@ class Host:
             theta[mask] += arrays["vector"]
         if params["reset_momentum"] and f"momentum.{name}" in self.store:
             self.store[f"momentum.{name}"][mask] = 0.0
+        return Reply()
+
+    def _save(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
+        """Return everything that training changes: the block's parameters, and its momenta where there are any."""
+        names = {kind: f"{kind}.{params['population']}" for kind in ("theta", "momentum")}
+        return Reply(arrays={kind: np.array(self.store[name]) for kind, name in names.items() if name in self.store})
+
+    def _restore(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
+        """Put back what :meth:`_save` returned."""
+        for kind, rows in arrays.items():
+            self.store[f"{kind}.{params['population']}"][...] = rows
         return Reply()
 
     def _copy(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:

@@ -19,6 +19,8 @@ class InlineTransport:
     def exchange(self, requests: Sequence[Request]) -> list[Reply]:
         """Deliver one request per host; ``setup`` makes the hosts."""
         if requests[0].op == "setup":
-            self._hosts = [Host.create(new_folder(), r.params, r.arrays) for r in requests]
+            self._hosts = []
+            for request in requests:
+                self._hosts.append(Host.create(new_folder(), request.params, request.arrays))
             return [Reply() for _ in requests]
         return [host.handle(request) for host, request in zip(self._hosts, requests)]

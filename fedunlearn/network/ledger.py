@@ -7,6 +7,7 @@ records for one observer.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -91,13 +92,25 @@ class Ledger:
         entry = Traffic(
             self._step, phase, kind, pattern, messages, message_bytes, repeats, len(self._graphs) - 1, root
         )  # fmt: skip
+        return self._append(entry)
+
+    def replay(self, records: Iterable[Mapping[str, Any]]) -> None:
+        """Add collective operations that were recorded before, on the graph in force, as if they happened again now.
+
+        ``records`` are tables as in ``summary()["records"]``; their step and graph are those of this ledger.
+        """
+        for record in records:
+            self._append(Traffic(**{**record, "step": self._step, "graph": len(self._graphs) - 1}))
+
+    def _append(self, entry: Traffic) -> Traffic:
+        """Add a record, or lengthen the last one where the same operation goes on."""
         last = self.traffic[-1] if self.traffic else None
+        self._step += entry.repeats
         if last is not None and asdict(last) | {"step": 0, "repeats": 0} == asdict(entry) | {"step": 0, "repeats": 0}:
-            entry = Traffic(**{**asdict(last), "repeats": last.repeats + repeats})
+            entry = Traffic(**{**asdict(last), "repeats": last.repeats + entry.repeats})
             self.traffic[-1] = entry
         else:
             self.traffic.append(entry)
-        self._step += repeats
         return entry
 
     def totals(self, phase: str | None = None) -> dict[str, int]:

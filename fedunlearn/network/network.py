@@ -49,6 +49,7 @@ class Network:
         self.ledger = Ledger(self.num_nodes)
         self.clock = Clock(session.links)
         self.phase = "train"
+        self.has_momentum = momentum
         self.work = {"gradients": 0, "hvps": 0}
         self._outside: list[NDArray[np.int64]] = []
         self.deleted = np.zeros(0, np.int64) if deleted is None else np.asarray(deleted, dtype=np.int64)
@@ -227,6 +228,20 @@ class Network:
             arrays["nodes"] = np.asarray(nodes, dtype=np.int64)
         params = {"population": self.name, "operation": operation, "reset_momentum": reset_momentum}
         self._ask("write", params, arrays)
+
+    def save(self) -> dict[str, NDArray[np.float32]]:
+        """Return all that training changes, (N, d) each: ``theta``, and ``momentum`` where the population has it."""
+        replies = self._ask("save", {"population": self.name})
+        return {kind: np.concatenate([r.arrays[kind] for r in replies]) for kind in replies[0].arrays}
+
+    def restore(self, state: dict[str, NDArray[np.float32]]) -> None:
+        """Put back what :meth:`save` returned."""
+        self.session.transport.exchange(
+            [
+                Request("restore", {"population": self.name}, {kind: rows[a:b] for kind, rows in state.items()})
+                for a, b in self.session.blocks
+            ]
+        )
 
     def broadcast(
         self, vector: NDArray[np.float32], kind: str = "release", operation: Literal["set", "add"] = "set"

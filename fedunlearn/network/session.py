@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from fedunlearn.data import DataSettings, FederatedDataset, Role
+from fedunlearn.errors import UserError
 from fedunlearn.models import FeatureMap, Model
 from fedunlearn.network import datasource
 from fedunlearn.network.settings import LinkSettings, RuntimeSettings
@@ -38,6 +40,11 @@ class Session:
         clients = dataset.clients(Role.TRAIN)
         features.refuse_overlap(np.concatenate([dataset.train_rows(int(c)) for c in clients]))
         self.num_nodes = len(clients)
+        if transport.num_hosts > self.num_nodes:
+            raise UserError(
+                f"runtime.hosts = {transport.num_hosts} is more than the {self.num_nodes} nodes of the network "
+                f"(allowed: 1 to {self.num_nodes})"
+            )
         self.blocks = blocks_of(self.num_nodes, transport.num_hosts)
         runtime = runtime or RuntimeSettings()
         workers = default_workers() if runtime.workers is None else runtime.workers
@@ -58,7 +65,12 @@ class Session:
             )
             for block in self.blocks
         ]  # fmt: skip
-        self.transport.exchange(requests)
+        try:
+            self.transport.exchange(requests)
+        except BaseException:
+            with suppress(Exception):  # the hosts that were made end; the others know nothing to end
+                self.close()
+            raise
 
     def ask(self, op: str, params: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> list[Reply]:
         """Send the same request to every host."""

@@ -59,3 +59,4 @@ class RuntimeSettings(Settings):
     memory_gb: float | None = Field(
         default=None, gt=0, description="refuse a run that needs more; default: what is free"
     )
+    cache: bool = Field(default=True, description="take trained networks from the cache, and keep them there")

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -70,6 +71,14 @@ class ContentCache:
             return None
         return entry if whole else None
 
+    def part(self, key: str, name: str) -> NDArray[Any] | None:
+        """Return one array of an entry without reading the others, unchecked; None if it cannot be read."""
+        try:
+            with safe_open(str(self._path(key)), framework="numpy") as file:
+                return file.get_tensor(name)
+        except (OSError, SafetensorError, ValueError, KeyError, TypeError):
+            return None
+
     def put(self, key: str, arrays: Mapping[str, NDArray[Any]], info: Mapping[str, Any] | None = None) -> bool:
         """Store an entry, in place of an older one; return False where the folder cannot be written.
 
@@ -101,10 +110,29 @@ class ContentCache:
 
     def entries(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Yield key and table of every whole entry, by key: to list, or to find those that must be removed."""
-        for path in sorted(self.folder.glob(f"*{_SUFFIX}")):
-            entry = self.get(path.stem)
+        for key in self.keys():
+            entry = self.get(key)
             if entry is not None:
-                yield path.stem, entry.info
+                yield key, entry.info
+
+    def keys(self) -> list[str]:
+        """Return the keys of all entries, ascending; an entry need not be whole."""
+        return sorted(path.stem for path in self.folder.glob(f"*{_SUFFIX}") if path.stem.isalnum())
+
+    def trim(self, limit: int) -> None:
+        """Delete the entries that were written first, until the others take ``limit`` bytes or fewer."""
+        files = []
+        for path in self.folder.glob(f"*{_SUFFIX}"):
+            with suppress(OSError):
+                status = path.stat()
+                files.append((status.st_mtime_ns, status.st_size, path))
+        excess = sum(size for _, size, _ in files) - limit
+        for _, size, path in sorted(files):
+            if excess <= 0:
+                return
+            with suppress(OSError):
+                path.unlink()
+                excess -= size
 
     def remove(self, key: str) -> bool:
         """Delete an entry; return whether there was one."""

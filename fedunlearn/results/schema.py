@@ -107,6 +107,14 @@ class CostEntry(_Entry):
     network_seconds: float = Field(ge=0, description="simulated seconds on the links of `settings.toml`")
 
 
+class RetrainCostEntry(CostEntry):
+    """What retraining took."""
+
+    cached: bool = Field(
+        default=False, description="whether the training came from the cache; `seconds` are then those it took once"
+    )
+
+
 class ControlEntry(CostEntry):
     """The last request's answer reached from another start, without private data: what it took, and how good it is."""
 
@@ -131,7 +139,7 @@ class RequestEntry(_Entry):
     )
     influence: dict[str, Any] | None = Field(default=None, description="predicted and measured influence of the leaver")
     cost: CostEntry = Field(description="what the answer took")
-    retrain_cost: CostEntry | None = Field(default=None, description="what retraining took")
+    retrain_cost: RetrainCostEntry | None = Field(default=None, description="what retraining took")
     controls: dict[str, ControlEntry] = Field(
         default={}, description="other ways to the same answer, by name (with `evaluation.controls`, last request)"
     )
@@ -145,7 +153,20 @@ class SecondsEntry(_Entry):
     retrain: float | None = Field(default=None, description="all retraining")
     unlearn: float | None = Field(default=None, description="answers to all requests")
     evaluate: float | None = Field(default=None, description="all measuring")
-    total: float | None = Field(default=None, description="from beginning to end")
+    total: float | None = Field(default=None, description="from beginning to end, as it was for this run")
+    cached: list[str] = Field(
+        default_factory=list,
+        description="phases whose seconds hold those of a training that an earlier run did: `train`, `retrain`",
+    )
+
+
+class CacheEntry(_Entry):
+    """Trained networks that this run took from the cache or left there; it changes no other number."""
+
+    used: bool = Field(description="whether this run looked for trained networks and stored its own")
+    hits: list[str] = Field(description="trainings that were found: `train`, `retrain <request>`")
+    purged: list[str] = Field(description="entries trained with data deleted since that were deleted (secret noise)")
+    kept: list[str] = Field(description="entries trained with data deleted since that are still there")
 
 
 class Summary(_Entry):
@@ -163,6 +184,7 @@ class Summary(_Entry):
     )
     requests: list[RequestEntry] = Field(description="the requests")
     seconds: SecondsEntry = Field(description="time of the phases")
+    cache: CacheEntry | None = Field(default=None, description="what was taken from the cache, and what is left there")
     ledger: dict[str, Any] = Field(description="totals of `ledger.json`: messages, bytes")
 
 

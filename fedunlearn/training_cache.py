@@ -1,0 +1,203 @@
+"""Trained networks under the hash of all that training depends on: a recipe is not run twice on the same data.
+
+The key of a training is made of each client's retained samples (stable ids and content), the alive graph, the mixing
+rule, the model and its start, the feature map, the training settings, the seed, the form of local training and the
+kind of device, the points at which the learning curve is drawn, the version of torch, and the source of the modules
+that train and draw the curve. Nothing else enters, so runs that differ in methods, requests, certificates or links
+share what they can, and a retrained twin is found again whichever method it is compared with.
+
+A trained network is a copy of what its data left in it. When a request is answered, the entries trained with data
+deleted since are purged (``privacy.noise = "secret"``) or listed in the summary as kept.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import fedunlearn
+from fedunlearn.data import FederatedDataset, Role
+from fedunlearn.evaluation.evaluator import Evaluator
+from fedunlearn.network import Network, TrainingSettings
+from fedunlearn.network.local_training import best_form
+from fedunlearn.results.cache import ContentCache, content_key, default_folder
+
+ENTRY_LIMIT = 256 << 20
+"""Largest entry, in bytes of its rows: storing more would take longer than it is worth."""
+FOLDER_LIMIT = 4 << 30
+"""Largest folder, in bytes: what was stored first makes room."""
+_SOURCES = (
+    "network", "models", "topology/graphs.py", "topology/matching.py", "topology/mixing.py", "randomness.py",
+    "evaluation/evaluator.py", "evaluation/programs.py", "evaluation/utility.py", "training_cache.py",
+)  # fmt: skip
+_FINGERPRINTS = "samples"
+
+Point = tuple[int, dict[str, float]]
+"""Round, and the accuracies of the learning curve by scope."""
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A training that was done: what the network held after it, its curve, what it cost, and its seconds then."""
+
+    state: dict[str, NDArray[np.float32]]
+    points: list[Point]
+    seconds: float
+    traffic: list[dict[str, Any]]
+    work: dict[str, int]
+    clock: dict[str, float]
+
+    def apply(self, network: Network) -> None:
+        """Bring a fresh population to where the training led: rows, momenta, ledger, clock and counts of work."""
+        network.restore(self.state)
+        network.ledger.replay({**record, "phase": network.phase} for record in self.traffic)
+        for name, count in self.work.items():
+            network.work[name] += count
+        for name, amount in self.clock.items():
+            setattr(network.clock, name, getattr(network.clock, name) + amount)
+
+
+class TrainingCache:
+    """The trained networks of one data set's runs; ``enabled = False`` neither finds nor stores.
+
+    A model of the user's own (``package.module:Class``) is never cached, for no key can cover what its code does.
+    """
+
+    def __init__(
+        self, dataset: FederatedDataset, evaluator: Evaluator, *, every: int, enabled: bool = True,
+        folder: Path | None = None,
+    ) -> None:  # fmt: skip
+        self.dataset, self.evaluator, self.every = dataset, evaluator, every
+        self.enabled = enabled and ":" not in evaluator.model.spec["name"]
+        self.entries = ContentCache(default_folder() / "training" if folder is None else folder)
+
+    def content(self, network: Network, start: NDArray[np.float32], training: TrainingSettings) -> dict[str, Any]:
+        """Return all that a training from ``start`` on this population depends on, as the table that is hashed."""
+        session = network.session
+        model, features = session.model, session.features
+        edges = np.array(sorted((min(e), max(e)) for e in network.graph.edges), dtype=np.int64).reshape(-1, 2)
+        return {
+            "clients": {str(i): _sha256(ids, self._digests[ids]) for i, ids in self._retained(network).items()},
+            "nodes": network.num_nodes,
+            "edges": _sha256(edges),
+            "mixing": network.mixing,
+            "model": {name: value for name, value in model.spec.items() if name != "checkpoint"},
+            "start": _sha256(start),
+            "features": [features.kind, features.weights_sha256],
+            "training": training.model_dump(mode="json"),
+            "seed": session.seed,
+            "form": best_form(training.form, session.device, model.takes_images),
+            "device": session.device,
+            "curve": [self.every, self._test_sha256],
+            "torch": torch.__version__,
+            "source": source_sha256(),
+        }
+
+    def key(self, network: Network, start: NDArray[np.float32], training: TrainingSettings) -> str:
+        """Return the key of a training, 64 hexadecimal characters."""
+        return content_key(self.content(network, start, training))
+
+    def find(self, key: str) -> Trained | None:
+        """Return the training of a key, or None."""
+        entry = self.entries.get(key) if self.enabled else None
+        if entry is None:
+            return None
+        state = {name: rows for name, rows in entry.arrays.items() if name != _FINGERPRINTS}
+        points = [(int(round_), dict(values)) for round_, values in entry.info["points"]]
+        return Trained(state, points, **{k: entry.info[k] for k in ("seconds", "traffic", "work", "clock")})
+
+    def keep(self, key: str, network: Network, points: Sequence[Point], seconds: float) -> None:
+        """Store what a fresh population has become by its training, unless it is too large."""
+        copies = 2 if network.has_momentum else 1
+        if not self.enabled or copies * 4 * network.num_nodes * network.dim > ENTRY_LIMIT:
+            return
+        ids = np.concatenate(list(self._retained(network).values()))
+        info = {
+            "points": points,
+            "seconds": seconds,
+            "traffic": [asdict(record) for record in network.ledger.traffic],
+            "work": network.work,
+            "clock": {name: getattr(network.clock, name) for name in ("samples", "waits", "bytes")},
+        }
+        self.entries.put(key, {**network.save(), _FINGERPRINTS: self._fingerprints(ids)}, info)
+        self.entries.trim(FOLDER_LIMIT)
+
+    # --- deletion ----------------------------------------------------------------------------------------------------
+
+    def holding(self, sample_ids: NDArray[np.int64]) -> list[str]:
+        """Return the keys of all entries, of this run or another, that were trained with any of these samples.
+
+        Samples are recognised by their content. An entry that cannot be read counts as one of them.
+        """
+        wanted, found = self._fingerprints(sample_ids), []
+        for key in self.entries.keys() if len(wanted) else ():
+            held = self.entries.part(key, _FINGERPRINTS)
+            if held is None or bool(np.isin(wanted, held).any()):
+                found.append(key)
+        return found
+
+    def purge(self, sample_ids: NDArray[np.int64]) -> list[str]:
+        """Delete the entries that were trained with any of these samples; return their keys."""
+        gone = []
+        for key in self.holding(sample_ids):
+            with suppress(OSError):  # what cannot be deleted is listed as kept
+                self.entries.remove(key)
+                gone.append(key)
+        return gone
+
+    # --- what samples are --------------------------------------------------------------------------------------------
+
+    def _retained(self, network: Network) -> dict[int, NDArray[np.int64]]:
+        """Return the ids of the retained training samples of every alive vertex."""
+        clients = self.dataset.clients(Role.TRAIN)
+        alive = np.flatnonzero(network.alive)
+        return {int(i): np.setdiff1d(self.dataset.train_rows(int(clients[i])), network.deleted) for i in alive}
+
+    @cached_property
+    def _digests(self) -> NDArray[np.uint8]:
+        """(n, 16) hash of input and label of every training sample of the train clients; zeros elsewhere."""
+        digests = np.zeros((len(self.dataset.labels), 16), dtype=np.uint8)
+        for client in self.dataset.clients(Role.TRAIN):
+            for row in self.dataset.train_rows(int(client)):
+                whole = hashlib.blake2b(np.ascontiguousarray(self.dataset.inputs[row]).data, digest_size=16)
+                whole.update(self.dataset.labels[row].tobytes())
+                digests[row] = np.frombuffer(whole.digest(), dtype=np.uint8)
+        return digests
+
+    def _fingerprints(self, ids: NDArray[np.int64]) -> NDArray[np.int64]:
+        return np.ascontiguousarray(self._digests[ids, :8]).view(np.int64).reshape(-1)
+
+    @cached_property
+    def _test_sha256(self) -> str:
+        test, node_test = self.evaluator.test, self.evaluator.node_test
+        return _sha256(test.inputs, test.labels, np.array([len(node_test.labels)]))
+
+
+@lru_cache
+def source_sha256() -> str:
+    """Return one SHA-256 over the modules that train a network or draw its learning curve."""
+    root = Path(fedunlearn.__path__[0])
+    whole = hashlib.sha256()
+    for name in _SOURCES:
+        place = root / name
+        for path in sorted(place.glob("*.py")) if place.is_dir() else [place]:
+            whole.update(f"{path.relative_to(root).as_posix()}\n".encode())
+            whole.update(hashlib.sha256(path.read_bytes()).digest())
+    return whole.hexdigest()
+
+
+def _sha256(*arrays: NDArray[Any]) -> str:
+    whole = hashlib.sha256()
+    for array in arrays:
+        whole.update(f"{array.dtype.str} {array.shape}\n".encode())
+        whole.update(np.ascontiguousarray(array).tobytes())
+    return whole.hexdigest()
