@@ -458,12 +458,37 @@ def test_the_release_code_certifies_no_vector_that_missed_the_rule():
             assert certificate is None and reason.startswith("none: the stopping rule was not met")
 
 
-def test_curvature_at_the_release_gives_the_same_certificate():
-    dataset, other = table_data(), table_data(clients=1, sizes=(30, 31))
-    model, mapping = model_for(dataset)
+def public_records(mapping):
+    """Return public knowledge of the same kind of data: records, and the head fitted on them alone."""
+    other = table_data(clients=1, sizes=(30, 31))
     rows = mapping.apply(other.inputs)
     head = Central([(rows.astype(np.float64), other.labels)], 3, "equal", LAM).minimiser()
-    public = PublicKnowledge(rows, other.labels, head)
+    return PublicKnowledge(rows, other.labels, head)
+
+
+def test_controls_reach_the_same_tolerance_without_private_starts_and_leave_the_network_alone():
+    dataset = table_data()
+    model, mapping = model_for(dataset)
+    with open_session(dataset, model, mapping) as session:
+        story = Story(session, "newton", RECIPE, public=public_records(mapping))
+        story.learn()
+        outcome = story.answer(request_for(dataset, **CLIENT))
+        rows, releases = all_rows(story.network), len(story.persisted)
+        controls = story.unlearner.controls(story.network, story.situation())
+        assert set(controls) == {"newton_from_initial_model", "newton_from_public_head"}
+        for attempt in controls.values():
+            found = attempt()
+            assert found.release is None and found.certificate is None
+            assert np.linalg.norm(found.noise_free - outcome.noise_free) <= outcome.certificate.sensitivity
+        assert np.array_equal(all_rows(story.network), rows) and len(story.persisted) == releases
+        one_step = Story(session, "newton", RECIPE, population="one-step", mode="one-step")
+        assert one_step.unlearner.controls(one_step.network, one_step.situation()) == {}
+
+
+def test_curvature_at_the_release_gives_the_same_certificate():
+    dataset = table_data()
+    model, mapping = model_for(dataset)
+    public = public_records(mapping)
     found = []
     for settings in ({"curvature_at": "release"}, {"curvature_at": "public-head"}, {"curvature": "none"}):
         with open_session(dataset, model, mapping) as session:
