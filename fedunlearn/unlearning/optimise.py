@@ -123,7 +123,7 @@ def newton_cg(
 ) -> Solution:  # fmt: skip
     """Take inexact Newton steps from ``start`` until the stopping rule holds or a limit is reached.
 
-    The inner tolerance is ``max(min(0.1, ||g||^(1/2)) ||g||, 0.3 tau)``: superlinear far from the goal, and no more
+    The inner tolerance is ``max(min(0.2, ||g||^(1/2)) ||g||, 0.7 tau)``: superlinear far from the goal, and no more
     products than the goal needs at the end. A step is halved until the gradient norm falls. The search directions of
     one step precondition the next (:func:`deflated`).
     """
@@ -137,7 +137,7 @@ def newton_cg(
         norm = float(np.linalg.norm(g))
         if step == max_steps or used >= max_products or not np.isfinite(norm):
             break
-        inner = max(min(0.1, norm**0.5) * norm, 0.3 * stop.tau)
+        inner = max(min(0.2, norm**0.5) * norm, 0.7 * stop.tau)
         hessian = partial(objective.hvp, x)
         p, pairs = conjugate_gradients(hessian, -g, inner, max_products - used, deflated(precondition, pairs))
         used += len(pairs)

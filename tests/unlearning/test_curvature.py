@@ -103,9 +103,10 @@ def test_a_preconditioner_changes_the_cost_and_not_the_answer(world, kind):
 
 
 def test_public_curvature_saves_products_where_clients_resemble_the_public_ones():
-    pool = table_data(clients=1, classes=3, inputs=12, sizes=(900, 901))
+    pool = table_data(clients=1, classes=3, inputs=12, sizes=(1800, 1801))
+    scaled = (pool.inputs * np.logspace(0, -2, 12)).astype(np.float32)
     data = dataclasses.replace(
-        pool, inputs=(pool.inputs * np.logspace(0, -2, 12)).astype(np.float32), offsets=np.arange(10) * 100,
+        pool, inputs=scaled, offsets=np.append(np.arange(9) * 100, len(scaled)),
         roles=np.zeros(9, dtype=np.uint8), client_names=tuple("abcdefghi"),
     )  # fmt: skip
     model, mapping = model_for(data)
