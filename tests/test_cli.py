@@ -143,7 +143,7 @@ def test_sweep_runs_a_grid_once(call, simulator, tmp_path):
     assert result.exit_code == 0, result.output
     assert "grid: 4 points in runs/grid" in result.stdout
     assert "summary  runs/grid/summary.csv" in result.stdout
-    assert "test acc." in result.stdout and "epsilon" not in result.stdout
+    assert "acc." in result.stdout and "ε" not in result.stdout
     assert len(simulator) == 4
     again = call("sweep", "grid.toml")
     assert again.exit_code == 0 and again.stdout.count("cached") >= 4 and len(simulator) == 4

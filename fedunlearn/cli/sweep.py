@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 # Column titles of the printed table, and the names in summary.csv that they show.
 _COLUMNS = {
-    "test acc.": "models.unlearned.test_accuracy",
-    "retrained": "models.retrained.test_accuracy",
-    "forget acc.": "models.unlearned.forget_accuracy",
-    "epsilon": "requests.0.certificate.epsilon",
+    "test\nacc.": "models.unlearned.test_accuracy",
+    "re-\ntrained": "models.retrained.test_accuracy",
+    "forget\nacc.": "models.unlearned.forget_accuracy",
+    "ε": "requests.0.certificate.epsilon",
     "valid": "requests.0.certificate.valid",
     "distance": "requests.0.distance_to_retrained",
     "seconds": "requests.0.cost.seconds",
@@ -67,16 +67,34 @@ def sweep(
 
 def outcome_table(title: str, outcomes: Sequence[Outcome]) -> Table:
     """Return one row a point: its values of the grid, and the main numbers of its summary that any point has."""
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
+    from fedunlearn.results.words import number, share
     from fedunlearn.sweep import numbers
+
+    def written(name: str, value: Any) -> str:
+        if isinstance(value, float):
+            return share(value) if name.endswith("accuracy") else number(value)
+        return readable(name, value)
 
     measured = [numbers(outcome.summary) for outcome in outcomes]
     shown = {column: name for column, name in _COLUMNS.items() if any(name in row for row in measured)}
     keys = list(dict.fromkeys(key for outcome in outcomes for key in outcome.point.values))
-    table = Table(*keys, *shown, "status", title=Text(title), title_justify="left")
+    table = Table(
+        title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False,
+        padding=(0, 1, 0, 0),
+    )  # fmt: skip
+    for key in keys:
+        last = key.rpartition(".")[2]
+        alone = sum(other.rpartition(".")[2] == last for other in keys) == 1
+        table.add_column(Text((last if alone else key).replace("_", "_\n")), overflow="fold", vertical="bottom")
+    for column in shown:
+        table.add_column(column, justify="right", no_wrap=True, vertical="bottom")
+    table.add_column("status", vertical="bottom")
     for outcome, row in zip(outcomes, measured, strict=True):
-        cells = [outcome.point.values[key] for key in keys] + [row.get(name) for name in shown.values()]
-        table.add_row(*(Text(readable("", cell)) for cell in cells), outcome.status)
+        cells = [written(key, outcome.point.values[key]) for key in keys]
+        cells += [written(name, row.get(name)) for name in shown.values()]
+        table.add_row(*map(Text, cells), outcome.status)
     return table
