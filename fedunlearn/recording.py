@@ -19,7 +19,7 @@ from fedunlearn.models import Model
 from fedunlearn.network import Network
 from fedunlearn.privacy import Certificate, code_sha256, file_sha256
 from fedunlearn.requests import DeletionRequest
-from fedunlearn.results import MetricRow, RunDirectory, versions
+from fedunlearn.results import MetricRow, RunDirectory, check_summary, versions
 from fedunlearn.topology import spectrum_of
 from fedunlearn.training_cache import Point
 from fedunlearn.unlearning.base import Cost, Outcome
@@ -140,7 +140,7 @@ class Record:
         cached = list(dict.fromkeys(phase.split()[0] for phase in self.cache["hits"]))
         self.summary |= {"seconds": {**seconds, "cached": cached}, "cache": self.cache, "ledger": totals}
         if self.directory is None:
-            return self.summary, None
+            return check_summary(self.summary), None
         from fedunlearn.plots import draw_all
 
         self.directory.write_certificates(self.certificates)

@@ -311,16 +311,15 @@ def _situation(
 
 def metered(network: Network, work: Callable[[], Outcome], watch: Stopwatch) -> tuple[Outcome, Cost]:
     """Run a piece of work on a network and return its result with what it cost."""
-    began, before = watch.now(), _meter(network)
+    began, clock, before = watch.now(), network.clock.counts(), _meter(network)
     outcome = work()
-    spent = [a - b for a, b in zip(_meter(network), before)]
-    gradients, hvps, messages, size = (int(s) for s in spent[:4])
-    return outcome, Cost(watch.now() - began, gradients, hvps, messages, size, spent[4])
+    gradients, hvps, messages, size = (a - b for a, b in zip(_meter(network), before))
+    return outcome, Cost(watch.now() - began, gradients, hvps, messages, size, network.clock.since(clock))
 
 
-def _meter(network: Network) -> list[float]:
+def _meter(network: Network) -> list[int]:
     totals = network.ledger.totals()
-    return [network.work["gradients"], network.work["hvps"], totals["messages"], totals["bytes"], network.clock.seconds]
+    return [network.work["gradients"], network.work["hvps"], totals["messages"], totals["bytes"]]
 
 
 def _vector(network: Network, outcome: Outcome) -> NDArray[np.float32]:

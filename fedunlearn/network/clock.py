@@ -23,9 +23,17 @@ class Clock:
     @property
     def seconds(self) -> float:
         """Simulated seconds so far."""
-        links = self.links
-        transfer = self.waits * links.latency_ms / 1e3 + 8.0 * self.bytes / (links.bandwidth_mbps * 1e6)
-        return self.samples / links.samples_per_second + transfer
+        return self.since((0.0, 0, 0))
+
+    def counts(self) -> tuple[float, int, int]:
+        """Return samples, waits and bytes so far."""
+        return self.samples, self.waits, self.bytes
+
+    def since(self, before: tuple[float, int, int]) -> float:
+        """Return the simulated seconds since the counts were ``before``: equal work gives equal bits at any time."""
+        samples, waits, size = (now - then for now, then in zip(self.counts(), before))
+        transfer = waits * self.links.latency_ms / 1e3 + 8.0 * size / (self.links.bandwidth_mbps * 1e6)
+        return samples / self.links.samples_per_second + transfer
 
     def compute(self, samples: float) -> None:
         """Every node works at once; the slowest makes ``samples`` gradient evaluations."""
