@@ -10,6 +10,7 @@ import torch.nn.functional as F
 
 from fedunlearn.errors import UserError
 from fedunlearn.network import Network, TrainingSettings, train
+from fedunlearn.network.local_training import channels_last
 from fedunlearn.network.schedule import local_batches
 from fedunlearn.network.training import local_steps
 from fedunlearn.topology import remove_vertex
@@ -91,7 +92,7 @@ def test_one_node_is_plain_central_sgd_bit_for_bit():
         for batch in local_batches(0, 0, mine, recipe, round_):
             x = torch.from_numpy(dataset.inputs[mine[batch]]).float().div(255).unsqueeze(1)
             optimiser.zero_grad()
-            output = module(x.contiguous(memory_format=torch.channels_last))
+            output = module(channels_last(x))
             F.cross_entropy(output, torch.from_numpy(dataset.labels[mine[batch]])).backward()
             optimiser.step()
     assert np.array_equal(rows[0], model.vector_of(module).numpy())
