@@ -142,7 +142,8 @@ def _head(summary: Mapping[str, Any]) -> RenderableType:
 def _foot(summary: Mapping[str, Any]) -> RenderableType:
     spent = {name: value for name, value in summary["seconds"].items() if isinstance(value, (int, float))}
     total = spent.pop("total", None)
-    parts = ", ".join(f"{name} {seconds(value)}" for name, value in spent.items())
+    cached = summary["seconds"].get("cached") or ()
+    parts = ", ".join(f"{k} {seconds(v)}{' (cached)' if k in cached else ''}" for k, v in spent.items())
     whole = f"{seconds(total)} in all: " if total is not None else ""
     return Padding(Text(whole + parts, style="dim"), (1, 0, 0, 0))
 

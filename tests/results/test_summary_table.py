@@ -77,6 +77,12 @@ def test_controls_stand_below_retraining_with_their_accuracy():
     assert "newton from public head 1 min 53 s 1,836,123 5 min 22 s 4 2,044 –" in text
 
 
+def test_phases_from_the_cache_say_so():
+    summary = example_run.summary()
+    summary["seconds"]["cached"] = ["train"]
+    assert "setup 2.3 s, train 7.9 s (cached), retrain 8.1 s," in one_line(printed(summary))
+
+
 def test_a_release_that_all_nodes_adopted_has_no_spread():
     summary = example_run.summary()
     summary["models"]["unlearned"]["node_test_accuracy"] = {"mean": 0.8376, "std": 0.0, "min": 0.8376, "max": 0.8376}
