@@ -122,7 +122,7 @@ class TrainingCache:
             return
         ids = np.concatenate(list(self._retained(network).values()))
         info = {
-            "points": points,
+            "points": [[round_, list(values.items())] for round_, values in points],  # as a table they would be sorted
             "seconds": seconds,
             "traffic": [asdict(record) for record in network.ledger.traffic],
             "work": network.work,
