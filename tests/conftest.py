@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,13 @@ def femnist_npz() -> Path:
     return path
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _cache_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Keep the content cache of whatever outlives a test away from the user's."""
+    os.environ["FEDUNLEARN_CACHE"] = str(tmp_path_factory.getbasetemp() / "cache")
+
+
 @pytest.fixture(autouse=True)
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep the tests' content cache away from the user's."""
-    monkeypatch.setenv("FEDUNLEARN_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+    """Give every test an empty content cache: no test finds what another one trained."""
+    monkeypatch.setenv("FEDUNLEARN_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{secrets.token_hex(8)}"))

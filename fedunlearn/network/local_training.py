@@ -106,10 +106,10 @@ def _train_loop(block: Block, population: str, nodes: list[int], round_: int, s:
 def channels_last(x: Tensor) -> Tensor:
     """Return images (b, c, h, w) stored with their channels last.
 
-    Torch's own conversion leaves one-channel images alone, whose strides fit both layouts; convolutions then go on in the
-    other layout, in which max pooling takes ten times as long.
+    Torch's own conversion leaves one-channel images alone, whose strides fit both layouts; convolutions then go on in
+    the other layout, in which max pooling takes ten times as long.
     """
-    count, channels, height, width = x.shape
+    _, channels, height, width = x.shape
     stored = x.permute(0, 2, 3, 1).contiguous()
     return stored.as_strided(x.shape, (channels * height * width, 1, channels * width, channels))
 

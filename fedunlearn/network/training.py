@@ -45,7 +45,7 @@ def train(
         )
         network.clock.compute(per_round * (stop - round_))
         network.work["gradients"] += (stop - round_) * training.local_epochs
-        check_finite(network, stop)
+        check_finite(network, stop, training.lr)
         round_ = stop
         if watch is not None:
             watch(round_, network)
@@ -83,12 +83,12 @@ def _one_round(network: Network, training: TrainingSettings, round_: int) -> Non
     network.charge_server(len(chosen))
 
 
-def check_finite(network: Network, round_: int) -> None:
+def check_finite(network: Network, round_: int, lr: float) -> None:
     """Raise UserError if a row holds NaN or infinity, naming the round and the first such node."""
     healthy = network.measure("fedunlearn.network.programs:finite", {})[:, 0]
     sick = np.flatnonzero(healthy == 0.0)
     if len(sick):
         raise UserError(
-            f"training diverged: the model of node {sick[0]} holds NaN or infinity after round {round_}; "
-            "lower training.lr, or set training.clip"
+            f"training.lr = {lr:g} makes training diverge: the model of node {sick[0]} holds NaN or infinity after "
+            f"round {round_} (allowed: a smaller rate, or set training.clip)"
         )

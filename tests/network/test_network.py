@@ -184,7 +184,7 @@ def test_divergence_is_told_in_one_sentence():
     model, mapping = model_for(dataset, "mlp", "raw")
     with open_session(dataset, model, mapping) as session:
         network = ring_network(session)
-        with pytest.raises(UserError, match=r"training diverged: the model of node \d+ .* after round \d+; lower training.lr"):
+        with pytest.raises(UserError, match=r"training.lr = \S+ makes training diverge: the model of node \d+ .* after round \d+"):
             train(network, TrainingSettings(rounds=60, lr=1e20))
 
 
