@@ -200,7 +200,7 @@ def _distance_lines(entry: Mapping[str, Any]) -> list[tuple[str, RenderableType]
     distance = entry.get("distance_to_retrained")
     if distance is None:
         return []
-    text = Text(f"{number(distance)} to the retrained network")
+    text = Text(f"{number(distance)} to retraining")
     if entry["certificate"] is not None:
         bound = entry["certificate"]["sensitivity"]
         if distance <= bound:
@@ -211,7 +211,7 @@ def _distance_lines(entry: Mapping[str, Any]) -> list[tuple[str, RenderableType]
     if entry.get("distance_before") is not None:
         lines.append(("", Text(f"{number(entry['distance_before'])} before unlearning")))
     if (moved := entry.get("prediction_distance_to_retrained")) is not None:
-        lines.append(("", Text(f"predictions differ from its own by {number(moved)} in mean total variation")))
+        lines.append(("", Text(f"predictions differ by {number(moved)} in mean total variation")))
     return lines
 
 

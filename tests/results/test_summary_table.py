@@ -46,7 +46,7 @@ def test_every_number_a_reader_needs_is_there():
         "ε = 1, δ = 1e-5 valid: every premise was enforced",
         "σ = 0.05 on each parameter, for a sensitivity of 0.0134",
         "theorem T1",
-        "0.0021 to the retrained network, within the bound 0.0134 (16 % of it) 0.813 before unlearning",
+        "0.0021 to retraining, within the bound 0.0134 (16 % of it) 0.813 before unlearning",
         "unlearning 0.41 s 1,014 3.2 s 3 9",
         "retraining 8.1 s 9,288 31.7 s 6 31",
         "retraining takes 20× 9.2× 9.9× 2× 3.4×",
@@ -98,7 +98,7 @@ def test_an_invalid_certificate_says_which_premise_is_open():
 def test_a_broken_bound_cannot_be_overlooked():
     summary = example_run.summary()
     summary["requests"][0]["distance_to_retrained"] = 0.5
-    assert "0.5 to the retrained network, ABOVE the bound 0.0134" in one_line(printed(summary))
+    assert "0.5 to retraining, ABOVE the bound 0.0134" in one_line(printed(summary))
 
 
 def test_no_certificate_gives_the_reason():
