@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,9 +24,12 @@ def memory_bytes(world: World, workers: int) -> int:
     """Return an upper estimate of the memory of a run: rows of all populations alive at once, samples, processes.
 
     At the worst moment there are four populations: the network, the retrained twin, and the copies that figures and
-    influence need.
+    distances need. Every piece of work leaves its partial sums, at most two subtrees of each size.
     """
-    rows = len(world.start) * 4 * world.graph.number_of_nodes()
+    nodes = world.graph.number_of_nodes()
+    pieces = 6 * workers if workers > 1 else 1
+    sums = 8 * len(world.start) * 2 * (nodes.bit_length() + 1) * pieces
+    rows = len(world.start) * 4 * nodes
     populations = 4 + (1 if world.experiment.training.momentum else 0) * 2
     sample = 1
     for side in world.features.output_shape:
@@ -34,7 +38,7 @@ def memory_bytes(world: World, workers: int) -> int:
     samples = len(world.dataset.labels) * sample * width + world.dataset.inputs.nbytes
     model = world.model
     square = 8 * model.dim**2 * 3 if model.convex and world.public is not None and model.dim <= 6000 else 0
-    return _BASE_BYTES + workers * _WORKER_BYTES + populations * rows + samples + square
+    return _BASE_BYTES + workers * _WORKER_BYTES + populations * rows + sums + samples + square
 
 
 def available_bytes() -> int:
@@ -65,7 +69,7 @@ def check_memory(world: World) -> None:
 def estimate(world: World, workers: int) -> dict[str, Any]:
     """Return the figures of ``fedunlearn run --dry-run``.
 
-    Seconds are a rough forecast from the model's size; messages and bytes of training are exact for gossip.
+    Seconds are a rough forecast from the model's size; messages and bytes of training are exact.
     """
     from fedunlearn.data import Role
 
@@ -80,8 +84,7 @@ def estimate(world: World, workers: int) -> dict[str, Any]:
     )
     passes = 1 + len(world.requests)
     macs = multiply_accumulates(world)
-    edges = world.graph.number_of_edges()
-    messages = training.rounds * (2 * edges if training.algorithm == "dsgd" else 2 * len(clients))
+    messages = training.rounds * messages_a_round(world)
     return {
         "memory_gb": memory_bytes(world, workers) / 2**30,
         "nodes": len(clients),
@@ -94,6 +97,16 @@ def estimate(world: World, workers: int) -> dict[str, Any]:
         "certificate": reachable(world),
         "method": experiment.unlearning.method,
     }
+
+
+def messages_a_round(world: World) -> int:
+    """Return how many models are sent in one training round."""
+    nodes, training = world.graph.number_of_nodes(), world.experiment.training
+    if training.algorithm == "fedavg":
+        return 2 * max(1, math.ceil(training.client_fraction * nodes))  # down to the sampled clients and up again
+    if world.experiment.topology.mixing == "exact-average":
+        return 2 * (nodes - 1)  # up a spanning tree and down again
+    return 2 * world.graph.number_of_edges()
 
 
 def multiply_accumulates(world: World) -> int:

@@ -17,7 +17,7 @@ from fedunlearn.data import FederatedDataset, Role, load_dataset
 from fedunlearn.errors import UserError
 from fedunlearn.estimate import check_memory
 from fedunlearn.estimate import estimate as forecast
-from fedunlearn.evaluation.evaluator import Evaluator
+from fedunlearn.evaluation.evaluator import Evaluator, Snapshot
 from fedunlearn.evaluation.influence import measure_influence
 from fedunlearn.models import FeatureMap, Model, build_model
 from fedunlearn.network import Network, Session, Transport, train
@@ -170,7 +170,7 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
         with world.watch.phase("retrain"):
             twin, twin_last, twin_cost = _retrain(world, session, network, cache, record, request)
         with world.watch.phase("evaluate"):
-            after, ideal = (evaluator.snapshot(n, o.noise_free) for n, o in ((network, last), (twin, twin_last)))
+            after, ideal = (Snapshot(o.noise_free, None, n) for n, o in ((network, last), (twin, twin_last)))
             record.add_request(request, last, cost, twin_cost, evaluator.compare(before, after, ideal))
             if trained is not None:
                 record.moved = evaluator.row_distances(network, trained)
@@ -179,8 +179,7 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
                     vector = _vector(net, outcome)
                     record.add_model(name, vector, evaluator.report(vector, deleted, net))
                 _run_controls(world, twin, situation, evaluator, record, deleted)
-            for snapshot in (before, after, ideal):
-                snapshot.drop()
+            before.drop()
             twin.drop()
     record.cache["kept"] = cache.holding(deleted)
     return network.ledger.summary()

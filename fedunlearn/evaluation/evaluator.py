@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedunlearn.data import FederatedDataset, Role
-from fedunlearn.evaluation.distance import prediction_distances
+from fedunlearn.errors import UserError
+from fedunlearn.evaluation.distance import parameter_distances, prediction_distances
 from fedunlearn.evaluation.membership import loss_threshold_auc
 from fedunlearn.evaluation.settings import EvaluationSettings
 from fedunlearn.evaluation.utility import accuracy_and_loss, losses
@@ -34,7 +35,7 @@ class SampleSet:
 
 @dataclass(frozen=True)
 class Snapshot:
-    """What a network held at one moment: one noise-free vector, or a copy of its rows."""
+    """What a network holds: one noise-free vector, or a copy of its rows at one moment, or (neither) its rows now."""
 
     vector: Vector | None
     rows: Network | None
@@ -59,8 +60,13 @@ class Evaluator:
         self._copies = 0
         train = dataset.clients(Role.TRAIN)
         self.train_rows = np.concatenate([dataset.train_rows(int(c)) for c in train])
-        tests = [dataset.test_rows(int(c)) for c in train]
-        self.test = self.sample_set(np.concatenate(tests))
+        tests = np.concatenate([dataset.test_rows(int(c)) for c in train])
+        if not len(tests):
+            raise UserError(
+                f"data set '{dataset.name}': the {len(train)} train clients have no test sample to measure with "
+                "(allowed: at least one among them; raise data.test_fraction, or give them more samples)"
+            )
+        self.test = self.sample_set(tests)
         never = dataset.clients(Role.NEVER_MEMBER)
         rows = [np.concatenate([dataset.train_rows(int(c)), dataset.test_rows(int(c))]) for c in never]
         self.never_member = self.sample_set(np.concatenate(rows)) if rows else None
@@ -145,14 +151,20 @@ class Evaluator:
         }
 
     def _distance(self, a: Snapshot, b: Snapshot) -> tuple[float, float]:
+        """Return the largest distances in parameters and in predictions over the vertices that are alive in ``b``."""
+        mine, theirs, alive = a.rows or a.network, b.rows or b.network, b.network.alive
+        if a.vector is None and b.vector is None:
+            predictions = mine.measure(f"{_PROGRAMS}:prediction_distance", {"other": theirs.name, "inputs": _INPUTS})
+            return float(np.nanmax(self.row_distances(mine, theirs)[alive])), float(np.nanmax(predictions[alive]))
         if a.vector is not None and b.vector is not None:
-            rows = np.stack([a.vector])
-            predictions = prediction_distances(self.model, rows, b.vector, self.node_test.inputs)
-            return float(np.linalg.norm(a.vector - b.vector)), float(predictions[0])
-        mine, theirs = a.rows or a.network, b.rows or b.network
-        predictions = mine.measure(f"{_PROGRAMS}:prediction_distance", {"other": theirs.name, "inputs": _INPUTS})[:, 0]
-        alive = theirs.alive
-        return float(np.nanmax(self.row_distances(mine, theirs)[alive])), float(np.nanmax(predictions[alive]))
+            rows, reference = np.stack([a.vector]), b.vector
+        elif a.vector is not None:
+            rows, reference = theirs.read_rows(np.flatnonzero(alive)).astype(np.float64), a.vector
+        else:
+            assert b.vector is not None
+            rows, reference = mine.read_rows(np.flatnonzero(alive)).astype(np.float64), b.vector
+        predicted = prediction_distances(self.model, rows, reference, self.node_test.inputs)
+        return float(parameter_distances(rows, reference).max()), float(predicted.max())
 
     def row_distances(self, network: Network, other: Network) -> NDArray[np.float64]:
         """Return the L2 distance of every node's parameters between two populations of the same hosts, (N,)."""
