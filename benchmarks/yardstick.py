@@ -1,8 +1,8 @@
 """The yardstick: the same work for every simulator, through this package's public interface.
 
 32 clients x 200 samples (28x28, 62 classes, synthetic), random 4-regular graph, rounds of one local epoch at batch 32,
-SGD 0.05, CNN conv16-conv32-fc128-fc62 (213,630 parameters), one Metropolis-Hastings gossip a round. Prints client updates
-per second: the median round without the first.
+SGD 0.05, CNN conv16-conv32-fc128-fc62 (213,630 parameters), one Metropolis-Hastings gossip a round. Prints client
+updates per second: the median round without the first.
 
     python -m benchmarks.yardstick --json
 """
@@ -14,6 +14,7 @@ import json
 import statistics
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 
 CLIENTS, SAMPLES, CLASSES, SEED = 32, 200, 62, 7
@@ -62,12 +63,14 @@ def run(rounds: int = 8, workers: int | None = None, model_name: str = "small-cn
     training = TrainingSettings(rounds=rounds, lr=0.05, batch=32)
     with LocalGrid(app) as grid:
         runtime = RuntimeSettings(workers=workers)
-        with Session(GridTransport(grid, grid.get_node_ids()), dataset, model, features, seed=SEED, runtime=runtime) as session:
+        with Session(
+            GridTransport(grid, grid.get_node_ids()), dataset, model, features, seed=SEED, runtime=runtime
+        ) as session:
             network = Network(session, "main", graph, "metropolis", model.initial(SEED))
             ready = time.perf_counter()
             marks = [ready]
             train(network, training, every=1, watch=lambda r, n: marks.append(time.perf_counter()))
-    seconds = [b - a for a, b in zip(marks[:-1], marks[1:])]
+    seconds = [b - a for a, b in pairwise(marks)]
     steady = statistics.median(seconds[1:])
     return {
         "name": f"fedunlearn {model_name}",

@@ -16,7 +16,7 @@ from torch import nn
 
 from fedunlearn.errors import UserError
 from fedunlearn.models import augmentation, softmax
-from fedunlearn.models.model import Model
+from fedunlearn.models.model import Model, channels_last
 from fedunlearn.models.settings import ModelSettings
 from fedunlearn.randomness import generator, torch_seed
 
@@ -96,7 +96,7 @@ def train_network(
                 if bends is not None:
                     images = augmentation.distort(images, bends[part])
                 if images.dim() == 4:
-                    images = images.contiguous(memory_format=torch.channels_last)
+                    images = channels_last(images.permute(0, 2, 3, 1))
                 optimiser.param_groups[0]["lr"] = settings.extractor_lr * _schedule(step / steps)
                 features = F.normalize(trunk(images), dim=1)
                 loss = F.cross_entropy(COSINE_SCALE * F.linear(features, F.normalize(head, dim=1)), y[part])

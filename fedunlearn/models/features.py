@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fedunlearn.errors import UserError
 from fedunlearn.models.extractor import Progress, build_extractor, fit_head, one_thread, train_network
-from fedunlearn.models.model import Model
+from fedunlearn.models.model import Model, channels_last
 from fedunlearn.models.settings import ModelSettings
 
 SHRINK = 1.0 - 2.0**-20
@@ -200,7 +200,7 @@ def _directions(extractor: Model, weights: NDArray[np.float32], inputs: NDArray[
             x = extractor.prepare(part)
             x = torch.cat([x, x.new_zeros((_BATCH - len(part), *x.shape[1:]))])
             if x.dim() == 4:
-                x = x.contiguous(memory_format=torch.channels_last)
+                x = channels_last(x.permute(0, 2, 3, 1))
             out[start : start + _BATCH] = network(x)[: len(part)].numpy()
     norms = np.linalg.norm(out, axis=1, keepdims=True)
     return out / np.where(norms > 0.0, norms, 1.0)

@@ -93,25 +93,12 @@ def _train_loop(block: Block, population: str, nodes: list[int], round_: int, s:
             if s.clip is not None:
                 gradient.copy_(_clipped_gradient(block, theta, x, y, s))
             else:
-                if x.dim() == 4:
-                    x = channels_last(x)
                 gradient.zero_()
                 with torch.autocast("cpu", torch.bfloat16, enabled=s.bfloat16):
                     loss = F.cross_entropy(module(x).float(), y)
                 loss.backward()
             with torch.no_grad():
                 _finish_step(theta, gradient, momentum, lr, s)
-
-
-def channels_last(x: Tensor) -> Tensor:
-    """Return images (b, c, h, w) stored with their channels last.
-
-    Torch's own conversion leaves one-channel images alone, whose strides fit both layouts; convolutions then go on in
-    the other layout, in which max pooling takes ten times as long.
-    """
-    _, channels, height, width = x.shape
-    stored = x.permute(0, 2, 3, 1).contiguous()
-    return stored.as_strided(x.shape, (channels * height * width, 1, channels * width, channels))
 
 
 def _train_group(

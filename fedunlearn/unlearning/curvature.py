@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg.blas import dtrsv
 
 from fedunlearn.errors import UserError
 from fedunlearn.models import Model, hessian_sum
@@ -40,16 +41,20 @@ class PublicCurvature:
     """The factorised public curvature ``M = Hess F_pub(at) + (lambda + s) I``.
 
     The shift ``s = tr(Hess F_pub)/n_pub`` is the scale of M's sampling error: directions that the few public records
-    happen not to see are trusted no more than that. ``diagonal`` (d,) is M's.
+    happen not to see are trusted no more than that. ``factor`` (d, d) is M's lower Cholesky factor, column by column, ``diagonal`` (d,) its diagonal.
     """
 
-    factor: tuple[NDArray[np.float64], bool]
+    factor: NDArray[np.float64]
     diagonal: NDArray[np.float64]
     shift: float
 
     def solve(self, v: Vector) -> Vector:
-        """Return ``M^-1 v``."""
-        solution: Vector = cho_solve(self.factor, v, check_finite=False)
+        """Return ``M^-1 v`` by two triangular solves.
+
+        These BLAS routines for one right-hand side take a quarter of the time of LAPACK's solver for many.
+        """
+        half = dtrsv(self.factor, v, lower=1)
+        solution: Vector = dtrsv(self.factor, half, lower=1, trans=1)
         return solution
 
     def matched(self, diagonal: Vector) -> Preconditioner:
@@ -78,7 +83,8 @@ def public_curvature(model: Model, public: PublicKnowledge, l2: float, at: Vecto
     shift = float(np.trace(matrix)) / len(y)
     matrix[np.diag_indices_from(matrix)] += l2 + shift
     diagonal = np.diagonal(matrix).copy()
-    return PublicCurvature(cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False), diagonal, shift)
+    factor, _ = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
+    return PublicCurvature(np.asfortranarray(factor), diagonal, shift)
 
 
 def choose(

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 
 from fedunlearn.errors import UserError
+from fedunlearn.models.model import channels_last
 from fedunlearn.network import Network, TrainingSettings, train
-from fedunlearn.network.local_training import channels_last
 from fedunlearn.network.schedule import local_batches
 from fedunlearn.network.training import local_steps
 from fedunlearn.topology import remove_vertex
@@ -90,9 +90,9 @@ def test_one_node_is_plain_central_sgd_bit_for_bit():
     mine = dataset.train_rows(0)
     for round_ in range(3):
         for batch in local_batches(0, 0, mine, recipe, round_):
-            x = torch.from_numpy(dataset.inputs[mine[batch]]).float().div(255).unsqueeze(1)
+            x = channels_last(torch.from_numpy(dataset.inputs[mine[batch]]).float().div(255).unsqueeze(3))
             optimiser.zero_grad()
-            output = module(channels_last(x))
+            output = module(x)
             F.cross_entropy(output, torch.from_numpy(dataset.labels[mine[batch]])).backward()
             optimiser.step()
     assert np.array_equal(rows[0], model.vector_of(module).numpy())
@@ -184,7 +184,9 @@ def test_divergence_is_told_in_one_sentence():
     model, mapping = model_for(dataset, "mlp", "raw")
     with open_session(dataset, model, mapping) as session:
         network = ring_network(session)
-        with pytest.raises(UserError, match=r"training.lr = \S+ makes training diverge: the model of node \d+ .* after round \d+"):
+        with pytest.raises(
+            UserError, match=r"training.lr = \S+ makes training diverge: the model of node \d+ .* after round \d+"
+        ):
             train(network, TrainingSettings(rounds=60, lr=1e20))
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,7 +43,7 @@ def test_any_split_and_any_order_gives_the_bits_of_the_definition(case):
     size = 1 << int(len(vectors) - 1).bit_length()
     expected = recursive(vectors, present, 0, size)
     total = TreeSum(present)
-    blocks = list(zip(cuts[:-1], cuts[1:]))
+    blocks = list(pairwise(cuts))
     for k in rng.permutation(len(blocks)):
         part = TreeSum(present)
         for i in rng.permutation(np.arange(*blocks[k])):

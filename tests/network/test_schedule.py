@@ -32,7 +32,7 @@ def test_steps_continue_where_the_last_round_stopped():
     steps = [b.tolist() for r in range(5) for b in local_batches(0, 7, np.arange(10), training, r)]
     one_epoch = [b.tolist() for b in local_batches(0, 7, np.arange(10), TrainingSettings(batch=4), 0)]
     assert steps[:3] == one_epoch
-    assert sorted(sum(steps[3:6], [])) == list(range(10))
+    assert sorted(i for step in steps[3:6] for i in step) == list(range(10))
 
 
 def test_epochs_and_clients_differ():
