@@ -99,10 +99,11 @@ def prepare(experiment: Experiment, progress: Progress) -> World:
     _rehearse_departures(experiment, graph, requests)
     features, public = prepare_features(experiment, dataset, progress)
     model = build_model(experiment.model, dataset.num_classes, features.output_shape)
-    info = method(experiment.unlearning.method)
+    unlearner = method(experiment.unlearning.method).implementation(experiment.unlearning.settings)
+    unlearner.check(model, experiment.training)
     return World(
-        experiment, dataset, features, public, model, graph, requests, model.initial(experiment.seed),
-        info.implementation(experiment.unlearning.settings), progress,
+        experiment, dataset, features, public, model, graph, requests, model.initial(experiment.seed), unlearner,
+        progress,
     )  # fmt: skip
 
 
@@ -285,6 +286,7 @@ def _run_controls(
         if outcome.noise_free is not None:
             entry = evaluator.report(outcome.noise_free, deleted)
             record.add_control(name, entry, cost)
+    twin.wipe()
 
 
 def _situation(

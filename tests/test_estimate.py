@@ -54,11 +54,17 @@ def test_the_certificate_foretold_is_the_one_that_is_issued():
         ({"method": "finetune"}, {}),
         ({"method": "retrain"}, {}),
         ({"method": "newton", "mode": "one-step"}, {}),
-        ({"method": "newton"}, {"l2": 0.0}),
     ],
 )
 def test_nothing_is_foretold_where_nothing_is_certified(unlearning, training):
     assert estimate(experiment(unlearning=unlearning, training=training))["certificate"] is None
+
+
+def test_what_a_run_would_refuse_a_dry_run_refuses():
+    with pytest.raises(UserError, match=r"training.l2 = 0.0 does not make the objective strongly convex"):
+        estimate(experiment(unlearning={"method": "newton"}, training={"l2": 0.0}))
+    with pytest.raises(UserError, match=r"model.name = 'mlp' is not convex"):
+        estimate(experiment(unlearning={"method": "newton"}, model={"name": "mlp", "features": "raw"}))
 
 
 def test_a_dry_run_tells_the_requests_and_writes_nothing(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedunlearn.data import FederatedDataset, Role
+from fedunlearn.data import Escrow, FederatedDataset, Role
 from fedunlearn.errors import UserError
 from fedunlearn.evaluation.distance import parameter_distances, prediction_distances
 from fedunlearn.evaluation.membership import loss_threshold_auc
@@ -90,7 +90,8 @@ class Evaluator:
         """Return one entry of ``summary.models``: the vector on every set, the spread over the network's nodes."""
         vector = np.asarray(theta, dtype=np.float32)
         retain = self.sample_set(np.setdiff1d(self.train_rows, deleted))
-        forget = self.sample_set(deleted) if len(deleted) else None
+        escrow = Escrow(self.dataset, deleted).open(purpose="evaluation")
+        forget = self.sample_set(escrow.rows) if len(deleted) else None
         test_accuracy, test_loss = accuracy_and_loss(self.model, vector, self.test.inputs, self.test.labels)
         entry = {
             "test_accuracy": test_accuracy,

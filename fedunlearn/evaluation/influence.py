@@ -17,7 +17,7 @@ class Influence:
     """``predicted[k, j] = [W^k]_ju`` and the measured counterpart, both (rounds + 1, N), row 0 before any mixing.
 
     ``measured[k, j] = ||x_j^k - x~_j^k|| / ||x_u^0 - x~_u^0||`` where the second trajectory lacks the client's update
-    of one round and is otherwise trained alike (first order: certified.md section 1.2, influence propagation).
+    of one round and is otherwise trained alike (first order: docs/topologies.md).
     """
 
     client: int

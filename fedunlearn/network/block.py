@@ -71,8 +71,8 @@ class Block:
         return self.store["sample_ids"][positions]
 
     def vector(self, name: str) -> Tensor:
-        """Return an input vector of the current command as a tensor sharing the store's memory."""
-        return torch.from_numpy(self.store[f"vector.{name}"])
+        """Return an input vector of the command on the block's device; on a CPU it shares the store's memory."""
+        return torch.from_numpy(self.store[f"vector.{name}"]).to(self.device)
 
     def nodes(self, population: str, low: int, high: int) -> list[int]:
         """Return the alive vertices of this block with ``low <= id < high``."""

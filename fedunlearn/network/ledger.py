@@ -15,9 +15,13 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-Pattern = Literal["edges", "tree", "server", "flood"]
-"""edges: every vertex sends to every neighbour. tree: up a spanning tree to the root and down again. flood: down the
-spanning tree from the root. server: every listed client sends to the server and hears back."""
+from fedunlearn.network.schedule import first_by_hash
+from fedunlearn.topology import random_matching
+
+Pattern = Literal["edges", "matching", "tree", "server", "flood"]
+"""edges: every vertex sends to every neighbour. matching: matched pairs exchange. tree: up a spanning tree to the root
+and down again. flood: down the spanning tree from the root. server: every sampled client sends to the server and hears
+back."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,7 @@ class Traffic:
     repeats: int
     graph: int
     root: int | None = None
+    round: int | None = None
 
     @property
     def total_messages(self) -> int:
@@ -46,10 +51,13 @@ class Traffic:
 
 
 class Ledger:
-    """The message record of one population."""
+    """The message record of one population.
 
-    def __init__(self, num_nodes: int) -> None:
-        self.num_nodes = num_nodes
+    Who is matched, or sampled by the server, in a round is a function of (seed, round), so a record names the round.
+    """
+
+    def __init__(self, num_nodes: int, seed: int = 0) -> None:
+        self.num_nodes, self.seed = num_nodes, seed
         self.traffic: list[Traffic] = []
         self._graphs: list[nx.Graph] = []
         self._alive: list[NDArray[np.bool_]] = []
@@ -79,18 +87,19 @@ class Ledger:
 
     def record(
         self, phase: str, kind: str, pattern: Pattern, message_bytes: int, *, repeats: int = 1,
-        root: int | None = None, clients: int | None = None,
+        root: int | None = None, clients: int | None = None, round_: int | None = None,
     ) -> Traffic:  # fmt: skip
         """Add one collective operation and return its record."""
         alive = int(self._alive[-1].sum())
         messages = {
             "edges": 2 * self._graphs[-1].number_of_edges(),
+            "matching": 2 * len(self._pairs(len(self._graphs) - 1, round_)) if pattern == "matching" else 0,
             "tree": 2 * (alive - 1),
             "flood": alive - 1,
             "server": 2 * (alive if clients is None else clients),
         }[pattern]
         entry = Traffic(
-            self._step, phase, kind, pattern, messages, message_bytes, repeats, len(self._graphs) - 1, root
+            self._step, phase, kind, pattern, messages, message_bytes, repeats, len(self._graphs) - 1, root, round_
         )  # fmt: skip
         return self._append(entry)
 
@@ -127,8 +136,10 @@ class Ledger:
             graph = self._graphs[t.graph]
             if t.pattern == "edges":
                 senders: list[int | str] = sorted(graph.neighbors(node))
+            elif t.pattern == "matching":
+                senders = [int(a + b - node) for a, b in self._pairs(t.graph, t.round) if node in (a, b)]
             elif t.pattern == "server":
-                senders = ["server"]
+                senders = ["server"] if self._sampled(t, node) else []
             else:
                 assert t.root is not None
                 parents = self.parents(t.root, t.graph)
@@ -141,6 +152,19 @@ class Ledger:
                      "message_bytes": t.message_bytes, "repeats": t.repeats}
                 )  # fmt: skip
         return heard
+
+    def _pairs(self, graph: int, round_: int | None) -> NDArray[np.int64]:
+        """Return the matched pairs (k, 2) of a round."""
+        assert round_ is not None, "a matching has a round"
+        weights = random_matching(self._graphs[graph], self.seed, round_, self._alive[graph]).tocoo()
+        upper = weights.row < weights.col
+        return np.stack([weights.row[upper], weights.col[upper]], axis=1).astype(np.int64)
+
+    def _sampled(self, t: Traffic, node: int) -> bool:
+        alive = self._alive[t.graph]
+        if t.round is None or t.messages == 2 * int(alive.sum()):
+            return True
+        return node in first_by_hash(self.seed, alive, t.messages // 2, t.round)
 
     def summary(self) -> dict[str, Any]:
         """Return totals by phase and kind, for ``ledger.json``."""

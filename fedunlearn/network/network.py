@@ -46,7 +46,7 @@ class Network:
         self.session, self.name, self.mixing = session, name, mixing
         self.num_nodes = session.num_nodes
         self.alive = np.ones(self.num_nodes, dtype=bool) if alive is None else alive.copy()
-        self.ledger = Ledger(self.num_nodes)
+        self.ledger = Ledger(self.num_nodes, session.seed)
         self.clock = Clock(session.links)
         self.phase = "train"
         self.has_momentum = momentum
@@ -154,10 +154,14 @@ class Network:
             self.session.transport.exchange(
                 [Request("mix", {"population": self.name}, {"halo": h} if len(h) else {}) for h in halos]
             )
-            self.charge_gossip()
+            if self.mixing == "random-matching":
+                self.ledger.record(self.phase, "model", "matching", _FLOAT32 * self.dim, round_=round_ + k)
+                self.clock.gossip(1, _FLOAT32 * self.dim)
+            else:
+                self.charge_gossip()
 
     def charge_gossip(self, repeats: int = 1) -> None:
-        """Write the traffic of gossip rounds into the ledger and the clock."""
+        """Write the traffic of gossip rounds over all edges into the ledger and the clock."""
         size = _FLOAT32 * self.dim
         self.ledger.record(self.phase, "model", "edges", size, repeats=repeats)
         for _ in range(repeats):
@@ -197,10 +201,10 @@ class Network:
         self.ledger.record(self.phase, kind, "tree", size, root=self.root)
         self.clock.tree(self._depth, size, there_and_back=True)
 
-    def charge_server(self, clients: int) -> None:
+    def charge_server(self, clients: int, round_: int) -> None:
         """Write one federated round, model down and up, into the ledger and the clock."""
         size = _FLOAT32 * self.dim
-        self.ledger.record(self.phase, "model", "server", size, clients=clients)
+        self.ledger.record(self.phase, "model", "server", size, clients=clients, round_=round_)
         self.clock.server(clients, size)
 
     def read(self, node: int) -> NDArray[np.float32]:

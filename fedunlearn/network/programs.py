@@ -19,7 +19,6 @@ from fedunlearn.models import (
     fisher_sum,
     gradient_sum,
     hvp_sum,
-    loss_sum,
 )
 from fedunlearn.network.block import Block
 
@@ -41,7 +40,9 @@ def gradient(
     x, y = _data(block, population, node)
     if not len(y):
         return np.zeros(block.model.dim)
-    return gradient_sum(block.model, block.vector(at), x, y).numpy() * _client_scale(weighting, len(y), clients, total)
+    return gradient_sum(block.model, block.vector(at), x, y).cpu().numpy() * _client_scale(
+        weighting, len(y), clients, total
+    )
 
 
 def hessian_vector(
@@ -52,7 +53,7 @@ def hessian_vector(
     if not len(y):
         return np.zeros(block.model.dim)
     product = hvp_sum(block.model, block.vector(at), block.vector(direction), x, y)
-    return product.numpy() * _client_scale(weighting, len(y), clients, total)
+    return product.cpu().numpy() * _client_scale(weighting, len(y), clients, total)
 
 
 def fisher_diagonal(
@@ -63,7 +64,7 @@ def fisher_diagonal(
     if not len(y):
         return np.zeros(block.model.dim)
     diagonal = fisher_diagonal_sum(block.model, block.vector(at), x, y, kind=kind)  # type: ignore[arg-type]
-    return diagonal.numpy() * _client_scale(weighting, len(y), clients, total)
+    return diagonal.cpu().numpy() * _client_scale(weighting, len(y), clients, total)
 
 
 def fisher_matrix(
@@ -74,7 +75,7 @@ def fisher_matrix(
     if not len(y):
         return np.zeros(block.model.dim**2)
     matrix = fisher_sum(block.model, block.vector(at), x, y, kind=kind)  # type: ignore[arg-type]
-    return matrix.numpy().reshape(-1) * _client_scale(weighting, len(y), clients, total)
+    return matrix.cpu().numpy().reshape(-1) * _client_scale(weighting, len(y), clients, total)
 
 
 def block_positions(model: Model) -> list[NDArray[np.int64]]:
@@ -92,7 +93,7 @@ def fisher_block_matrices(
     if not len(y):
         return np.zeros(sum(len(p) ** 2 for p in block_positions(block.model)))
     blocks = fisher_blocks_sum(block.model, block.vector(at), x, y, kind="true")
-    flat = np.concatenate([b.numpy().reshape(-1) for _, b in blocks])
+    flat = np.concatenate([b.cpu().numpy().reshape(-1) for _, b in blocks])
     return flat * _client_scale(weighting, len(y), clients, total)
 
 
@@ -102,7 +103,7 @@ def forget_gradient(
 ) -> NDArray[np.float64]:  # fmt: skip
     """Return a vertex's share of ``grad F^{-U}(at)`` from the samples ``ids`` that are about to be deleted.
 
-    The formulas are those of certified.md section 1.3, f with the L2 term inside; see
+    The formulas are those of docs/methods.md, f with the L2 term inside; see
     :func:`fedunlearn.unlearning.certified.correction.gradient_from_forget_set`.
     """
     theta = block.vector(at)
@@ -113,14 +114,14 @@ def forget_gradient(
         return np.zeros(block.model.dim)
     x, y = block.batch(positions)
     x = x.to(torch.float64)
-    forget = gradient_sum(block.model, theta, x[going], y[going]).numpy()
-    pull = l2 * theta.numpy()
+    forget = gradient_sum(block.model, theta, x[going], y[going]).cpu().numpy()
+    pull = l2 * theta.cpu().numpy()
     if weighting == "samples":
         return -(forget + m * pull) / (total - removed)
-    everything = gradient_sum(block.model, theta, x, y).numpy()
+    everything = gradient_sum(block.model, theta, x, y).cpu().numpy()
     if node in leaves:
         return -(everything / n + pull) / (clients - len(leaves))
-    # Clients that stay weigh 1/(clients - leavers) afterwards; without leavers this is certified.md's 1/N.
+    # Clients that stay weigh 1/(clients - leavers) afterwards; without leavers, the plain 1/N of docs/methods.md.
     return (m * everything / n - forget) / ((clients - len(leaves)) * (n - m))
 
 
@@ -132,12 +133,6 @@ def weighted_row(
     return row if weights is None else row * weights[str(node)]
 
 
-def squared_deviation(block: Block, population: str, node: int, *, centre: str) -> list[float]:
-    """Return ``||x_i - centre||^2`` of a vertex."""
-    row = block.store[f"theta.{population}"][node - block.low].astype(np.float64)
-    return [float(np.square(row - block.vector(centre).numpy()).sum())]
-
-
 def finite(block: Block, population: str, node: int) -> list[float]:
     """Return 1 if every parameter of the vertex is a finite number, else 0."""
     return [float(np.isfinite(block.store[f"theta.{population}"][node - block.low]).all())]
@@ -146,9 +141,3 @@ def finite(block: Block, population: str, node: int) -> list[float]:
 def counts(block: Block, population: str, node: int) -> list[float]:
     """Return the number of retained samples of a vertex."""
     return [float(len(block.samples(population, node)))]
-
-
-def retained_loss(block: Block, population: str, node: int) -> list[float]:
-    """Return the mean loss of a vertex's own model on its own retained samples."""
-    x, y = block.batch(block.samples(population, node))
-    return [float(loss_sum(block.model, block.row(population, node), x, y)) / max(1, len(y))]

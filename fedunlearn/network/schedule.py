@@ -52,8 +52,14 @@ def sampled_clients(seed: int, alive: NDArray[np.bool_], fraction: float, round_
     The ``ceil(fraction * n)`` alive clients with the smallest hash(seed, client, round): a client that left frees its
     place for the next one and moves nobody else.
     """
+    count = int(alive.sum())
+    return first_by_hash(seed, alive, count if fraction >= 1.0 else max(1, int(np.ceil(fraction * count))), round_)
+
+
+def first_by_hash(seed: int, alive: NDArray[np.bool_], count: int, round_: int) -> NDArray[np.int64]:
+    """Return the ``count`` alive clients with the smallest hash(seed, client, round), ascending."""
     ids = np.flatnonzero(alive)
-    if fraction >= 1.0:
+    if count >= len(ids):
         return ids
-    take = max(1, int(np.ceil(fraction * len(ids))))
-    return np.sort(ids[np.argsort(uniforms(seed, "client sampling", ids, round_), kind="stable")[:take]])
+    order = np.argsort(uniforms(seed, "client sampling", ids, round_), kind="stable")
+    return np.sort(ids[order[:count]])

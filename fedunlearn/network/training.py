@@ -80,7 +80,7 @@ def _one_round(network: Network, training: TrainingSettings, round_: int) -> Non
     weights = np.zeros(network.num_nodes)
     weights[chosen] = network.counts[chosen] if training.weighting == "samples" else 1.0
     network.write(network.mean(weights).astype(np.float32), reset_momentum=False)
-    network.charge_server(len(chosen))
+    network.charge_server(len(chosen), round_)
 
 
 def check_finite(network: Network, round_: int, lr: float) -> None:

@@ -18,7 +18,7 @@ class DeletionRequest:
     """One request, resolved: its number, level, the vertex that asks (if one does) and the sample ids that go.
 
     ``leaves`` lists the vertices that are taken out: the asking client at client level, and every client that sample or
-    class deletion leaves without a sample (provable.md section 1: a client emptied is a client deleted).
+    class deletion leaves without a sample (docs/certificates.md: a client emptied is a client deleted).
     """
 
     number: int

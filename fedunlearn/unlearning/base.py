@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedunlearn.models import Model
 from fedunlearn.network import Network, TrainingSettings
 from fedunlearn.privacy import Certificate, PrivacySettings
 from fedunlearn.requests import DeletionRequest
@@ -85,6 +86,9 @@ class Unlearner:
 
     A method overrides :meth:`unlearn`, and the rest where it needs to.
     """
+
+    def check(self, model: Model, training: TrainingSettings) -> None:
+        """Raise UserError for settings that the method cannot serve, before anything is trained."""
 
     def prepare(self, network: Network, situation: Situation) -> None:
         """Build, once a run, what depends on public data only."""

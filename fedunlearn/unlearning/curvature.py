@@ -1,6 +1,6 @@
 """Preconditioners for conjugate gradients: public curvature, Fisher matrices, or none.
 
-A preconditioner changes what meeting the tolerance costs, never what it certifies (provable.md, remark viii of T1). One
+A preconditioner changes what meeting the tolerance costs, never what it certifies (docs/certificates.md, T1). One
 built from public records at a public point carries nothing about the deleted ones (section 2(g2)), costs no message,
 and needs no erasing; one built from retained records is made anew for every request and dropped with it.
 """
@@ -41,7 +41,8 @@ class PublicCurvature:
     """The factorised public curvature ``M = Hess F_pub(at) + (lambda + s) I``.
 
     The shift ``s = tr(Hess F_pub)/n_pub`` is the scale of M's sampling error: directions that the few public records
-    happen not to see are trusted no more than that. ``factor`` (d, d) is M's lower Cholesky factor, column by column, ``diagonal`` (d,) its diagonal.
+    happen not to see are trusted no more than that. ``factor`` (d, d) is M's lower Cholesky factor, column by column,
+    ``diagonal`` (d,) its diagonal.
     """
 
     factor: NDArray[np.float64]

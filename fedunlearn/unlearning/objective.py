@@ -1,8 +1,8 @@
 """The network's objective, evaluated by canonical all-reduces in float64.
 
 ``F(x) = sum_i w_i mean_{z in S_i} l(x; z) + (lambda/2) ||x||^2`` over the alive vertices and their retained samples,
-with ``w_i = 1/N`` (equal) or ``n_i/n`` (samples): weights are functions of the retained counts (provable.md, section
-2).
+with ``w_i = 1/N`` (equal) or ``n_i/n`` (samples): weights are functions of the retained counts
+(docs/certificates.md).
 """
 
 from __future__ import annotations

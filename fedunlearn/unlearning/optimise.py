@@ -1,7 +1,8 @@
 """Newton's method with preconditioned conjugate gradients, until the gradient norm meets a public tolerance.
 
-The tolerance certificate (provable.md T1) asks only *that* the stopping rule is met, not how; so the direction may be
-inexact, the preconditioner anything symmetric positive definite, and the line search looks at the gradient norm alone.
+The tolerance certificate (docs/certificates.md T1) asks only *that* the stopping rule is met, not how; so the direction
+may be inexact, the preconditioner anything symmetric positive definite, and the line search looks at the gradient norm
+alone.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ class Objective(Protocol):
 
 @dataclass(frozen=True)
 class Stop:
-    """The public rule ``(1 + gamma) ||grad|| + e64(x) <= tau`` (provable.md T3), fixed before any data are seen."""
+    """The public rule ``(1 + gamma) ||grad|| + e64(x) <= tau`` (docs/certificates.md T3), fixed before the data."""
 
     tau: float
     rounding: Callable[[Vector], float] = lambda x: 0.0

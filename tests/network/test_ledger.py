@@ -6,6 +6,8 @@ import networkx as nx
 import numpy as np
 
 from fedunlearn.network.ledger import Ledger
+from fedunlearn.network.schedule import sampled_clients
+from fedunlearn.topology import random_matching
 
 
 def ledger_on(graph: nx.Graph, dead: tuple[int, ...] = ()) -> Ledger:
@@ -68,3 +70,26 @@ def test_records_keep_the_graph_of_their_time():
     book.record("train", "model", "edges", 1)
     assert [h["senders"] for h in book.received_by(0)] == [[1, 3], [1, 2]]
     assert len(book.received_by(3)) == 1
+
+
+def test_only_matched_pairs_talk():
+    graph = nx.random_regular_graph(4, 12, seed=2)
+    book = ledger_on(graph)
+    for round_ in range(3):
+        book.record("train", "model", "matching", 10, round_=round_)
+    matrices = [random_matching(graph, 0, r, np.ones(12, dtype=bool)).toarray() for r in range(3)]
+    partners = [[set(np.flatnonzero(w[n])) - {n} for w in matrices] for n in range(12)]
+    assert book.totals()["messages"] == sum(len(p) for rounds in partners for p in rounds)
+    for n in range(12):
+        assert [set(h["senders"]) for h in book.received_by(n)] == [p for p in partners[n] if p]
+
+
+def test_the_server_talks_to_whom_it_sampled():
+    alive = np.ones(10, dtype=bool)
+    book = ledger_on(nx.star_graph(9))
+    for round_ in range(4):
+        chosen = sampled_clients(0, alive, 0.3, round_)
+        book.record("train", "model", "server", 10, clients=len(chosen), round_=round_)
+    assert book.totals()["messages"] == 4 * 2 * 3
+    heard = {n: [h["step"] for h in book.received_by(n)] for n in range(10)}
+    assert heard == {n: [r for r in range(4) if n in sampled_clients(0, alive, 0.3, r)] for n in range(10)}

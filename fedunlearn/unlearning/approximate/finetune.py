@@ -14,7 +14,7 @@ from fedunlearn.unlearning.registry import MethodInfo
 class FinetuneSettings(Settings):
     """How long, and how fast, training goes on."""
 
-    rounds: int = Field(default=5, ge=1)
+    rounds: int = Field(default=5, ge=1, description="how many more rounds")
     lr: float | None = Field(default=None, gt=0, description="default: training.lr")
 
 

@@ -1,4 +1,4 @@
-"""The single Newton/Fisher correction of Wu et al. (arXiv 2601.06436), as derived in certified.md section 1.3."""
+"""The single Newton/Fisher correction of Wu et al. (arXiv 2601.06436), as derived in docs/methods.md."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def gradient_from_forget_set(network: Network, request: DeletionRequest, weighti
     Call it before the samples are erased. Equal client weights, deletion within clients:
     ``sum_u [m_u grad F_u - sum_{U_u} grad f] / (N (n_u - m_u))``; a whole client: ``-grad F_u / (N - 1)``; sample
     weights: ``-sum_U grad f / (n - m)``. Without the ``m grad F_u`` term the equal-weight correction is wrong unless
-    clients are i.i.d. (certified.md: 2.8e-3 instead of 5.7e-5 in its test).
+    clients are i.i.d. (docs/methods.md; the tests measure it).
     """
     x = network.mean(phase_cost=True)
     ids = [int(i) for i in request.sample_ids]
@@ -44,7 +44,7 @@ def correction(
     ----------
     gradient : (d,) the retained gradient at the mean model; computed by one all-reduce when None.
     curvature : ``auto`` solves with the exact Hessian by conjugate gradients to a relative residual of 1e-8; every
-        other value applies that matrix' inverse once. Diagonal and empirical matrices can overshoot (certified.md 1.3).
+        other value applies that matrix' inverse once. Diagonal and empirical matrices can overshoot (docs/methods.md).
     """
     x = objective.network.mean(phase_cost=True)
     g = objective.gradient(x) if gradient is None else gradient

@@ -1,12 +1,12 @@
 """Newton/Fisher-corrected unlearning on a network.
 
-*Provable mode* (default; provable.md T1-T5): training, retraining and unlearning all end by one public rule, gradient
-norm of the retained objective at one vector at most ``tau`` in float64; that vector plus noise drawn once overwrites
-every row. The unlearned and the retrained vector then differ by at most ``2 tau/lambda``, whatever optimiser, start,
-topology or number of deleted records. A request starts from the last release (or from the public start), never from a
+*Provable mode* (default; docs/certificates.md T1-T5): training, retraining and unlearning all end by one public rule,
+gradient norm of the retained objective at one vector at most ``tau`` in float64; that vector plus noise drawn once
+overwrites every row. Unlearned and retrained vector then differ by at most ``2 tau/lambda``, whatever optimiser,
+start, topology or number of deleted records. A request starts from the last release (or from zero), never from a
 noise-free state, so nothing accumulates over requests (T5.3).
 
-*One-step mode* (Wu et al., arXiv 2601.06436; certified.md section 1.3): one Newton/Fisher correction ``v`` is added to
+*One-step mode* (Wu et al., arXiv 2601.06436; docs/methods.md): one Newton/Fisher correction ``v`` is added to
 every node's own model. It issues no certificate: its error is not bounded by anything the code enforces.
 """
 
@@ -21,6 +21,7 @@ import numpy as np
 from pydantic import Field
 
 from fedunlearn.errors import UserError
+from fedunlearn.models import Model
 from fedunlearn.network import Network, TrainingSettings
 from fedunlearn.privacy import Calibration, PrivacySettings
 from fedunlearn.requests import DeletionRequest
@@ -37,7 +38,10 @@ from fedunlearn.unlearning.registry import MethodInfo
 class NewtonSettings(Settings):
     """How the stopping rule is chosen and met."""
 
-    mode: Literal["provable", "one-step"] = "provable"
+    mode: Literal["provable", "one-step"] = Field(
+        default="provable",
+        description="provable: to a public tolerance, certified; one-step: one correction, nothing certified",
+    )
     target_sigma: float = Field(
         default=0.05, gt=0, description="noise the tolerance is derived from: tau = sigma lambda mu / 2"
     )
@@ -84,14 +88,13 @@ class Newton(Unlearner):
 
     # --- provable mode ---------------------------------------------------------------------------------------------
 
-    def prepare(self, network: Network, situation: Situation) -> None:
-        """Build the public curvature once a run: it depends on public records only, so it outlives every request."""
-        settings, model = self.settings, network.session.model
-        if settings.mode == "one-step":
+    def check(self, model: Model, training: TrainingSettings) -> None:
+        """Refuse settings under which provable mode has no theorem."""
+        if self.settings.mode == "one-step":
             return
-        if not situation.training.l2 > 0:
+        if not training.l2 > 0:
             raise UserError(
-                f"training.l2 = {situation.training.l2} does not make the objective strongly convex (allowed for "
+                f"training.l2 = {training.l2} does not make the objective strongly convex (allowed for "
                 "provable 'newton': l2 > 0)"
             )
         if not model.convex:
@@ -99,6 +102,13 @@ class Newton(Unlearner):
                 f"model.name = '{model.spec['name']}' is not convex (allowed for provable 'newton': 'softmax', with "
                 "model.features = 'frozen' for the features of a deep network; or set unlearning.mode = 'one-step')"
             )
+
+    def prepare(self, network: Network, situation: Situation) -> None:
+        """Build the public curvature once a run: it depends on public records only, so it outlives every request."""
+        settings, model = self.settings, network.session.model
+        self.check(model, situation.training)
+        if settings.mode == "one-step":
+            return
         have_public = situation.public is not None and situation.public.head is not None
         if settings.curvature_at == "public-head" and settings.curvature in ("auto", "public") and have_public:
             assert situation.public is not None
@@ -149,7 +159,7 @@ class Newton(Unlearner):
 
     def _calibration(self, situation: Situation) -> Calibration:
         constants = self.public_constants(situation.training, situation.privacy)
-        assert constants is not None, "prepare() refuses settings without a certificate"
+        assert constants is not None, "check() refuses settings without a certificate"
         return constants
 
     def _search(self, network: Network, situation: Situation, starts: list[Vector], *, safeguard: bool) -> _Search:

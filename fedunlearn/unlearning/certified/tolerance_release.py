@@ -1,6 +1,7 @@
 """The release of the tolerance certificate: one noise-free vector that met the stopping rule, one draw, one broadcast.
 
-Shared by every method that ends in the rule ``||grad F|| <= tau`` (provable.md T1); how it was met does not matter.
+Shared by every method that ends in the rule ``||grad F|| <= tau`` (docs/certificates.md T1); how it was
+met does not matter.
 """
 
 from __future__ import annotations

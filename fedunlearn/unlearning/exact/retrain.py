@@ -17,7 +17,7 @@ class Retrain(Unlearner):
     """Answers a request by running the training recipe again without the deleted data.
 
     Start, messages and models are functions of the retained data and of public randomness, so they have the law of a
-    network that never saw the deleted data, in every scope and every view (provable.md T-V0).
+    network that never saw the deleted data, in every scope and every view (docs/certificates.md T-V0).
     """
 
     def __init__(self, settings: RetrainSettings) -> None:
