@@ -157,7 +157,7 @@ SILENT = [
 SPEAKING = [
     {"seed": 4}, {"data": {"seed": 1}}, {"data": {"clients": 7}}, {"data": {"max_samples_per_client": 50}},
     {"topology": {"generator": "complete"}}, {"topology": {"mixing": "lazy-metropolis"}},
-    {"model": {"features": "raw"}}, {"model": {"name": "mlp"}},
+    {"model": {"features": "raw"}}, {"model": {"name": "mlp"}, "unlearning": {"method": "finetune"}},
     {"evaluation": {"every": 1}}, {"evaluation": {"max_samples": 20}}, {"evaluation": {"node_samples": 10}},
     {"data": {"test_fraction": 0.2}},
 ]  # fmt: skip
