@@ -46,17 +46,13 @@ class Store:
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._open:
-            self._open[name] = np.lib.format.open_memmap(self._path(name), mode="r+")
+            mapped = np.lib.format.open_memmap(self._path(name), mode="r+")
+            self._open[name] = mapped.view(np.ndarray)  # the subclass makes every slice slower
         return self._open[name]
 
     def create(self, name: str, shape: tuple[int, ...], dtype: DTypeLike) -> np.ndarray:
         """Make (or replace) an array of zeros and return it."""
         self._open.pop(name, None)
-        if 0 in shape:  # an empty file cannot be mapped; one spare row keeps the array addressable
-            self._path(name).unlink(missing_ok=True)
-            np.save(self._path(name), np.zeros(shape, dtype))
-            self._open[name] = np.zeros(shape, dtype)
-            return self._open[name]
         temporary = self.folder / f".{name}.new.npy"
         np.lib.format.open_memmap(temporary, mode="w+", dtype=np.dtype(dtype), shape=shape)
         os.replace(temporary, self._path(name))

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
-from scipy.linalg.blas import dtrsv
+from scipy.linalg.blas import strsv
 
 from fedunlearn.errors import UserError
 from fedunlearn.models import Model, hessian_sum
@@ -41,21 +41,21 @@ class PublicCurvature:
     """The factorised public curvature ``M = Hess F_pub(at) + (lambda + s) I``.
 
     The shift ``s = tr(Hess F_pub)/n_pub`` is the scale of M's sampling error: directions that the few public records
-    happen not to see are trusted no more than that. ``factor`` (d, d) is M's lower Cholesky factor, column by column,
-    ``diagonal`` (d,) its diagonal.
+    happen not to see are trusted no more than that. ``factor`` (d, d) is M's lower Cholesky factor, float32 and column
+    by column; ``diagonal`` (d,) is M's.
     """
 
-    factor: NDArray[np.float64]
+    factor: NDArray[np.float32]
     diagonal: NDArray[np.float64]
     shift: float
 
     def solve(self, v: Vector) -> Vector:
-        """Return ``M^-1 v`` by two triangular solves.
+        """Return ``M^-1 v`` by two triangular solves, in float32: a preconditioner need not be exact.
 
-        These BLAS routines for one right-hand side take a quarter of the time of LAPACK's solver for many.
+        BLAS routines for one right-hand side on half the memory take a tenth of the time of LAPACK's solver for many.
         """
-        half = dtrsv(self.factor, v, lower=1)
-        solution: Vector = dtrsv(self.factor, half, lower=1, trans=1)
+        half = strsv(self.factor, v.astype(np.float32), lower=1)
+        solution: Vector = strsv(self.factor, half, lower=1, trans=1).astype(np.float64)
         return solution
 
     def matched(self, diagonal: Vector) -> Preconditioner:
@@ -85,7 +85,7 @@ def public_curvature(model: Model, public: PublicKnowledge, l2: float, at: Vecto
     matrix[np.diag_indices_from(matrix)] += l2 + shift
     diagonal = np.diagonal(matrix).copy()
     factor, _ = cho_factor(matrix, lower=True, overwrite_a=True, check_finite=False)
-    return PublicCurvature(np.asfortranarray(factor), diagonal, shift)
+    return PublicCurvature(np.asfortranarray(factor, dtype=np.float32), diagonal, shift)
 
 
 def choose(

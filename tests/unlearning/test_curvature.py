@@ -68,7 +68,8 @@ def test_each_kind_is_the_inverse_of_the_matrix_it_names(world, kind):
         "none": np.eye(d),
     }
     inverse = dense(choose(kind, objective, x, public, None), d)
-    assert np.allclose(inverse @ named[kind], np.eye(d), rtol=0, atol=1e-10)
+    precision = 1e-4 if kind == "public" else 1e-10  # the public factor is kept in float32
+    assert np.allclose(inverse @ named[kind], np.eye(d), rtol=0, atol=precision)
     assert np.linalg.eigvalsh((inverse + inverse.T) / 2).min() > 0
 
 
