@@ -23,6 +23,10 @@ _SECONDS_PER_MAC = 1 / 3.5e10
 """Training one multiply-accumulate on one core, backward pass included: measured on convolutions of 28 x 28 images."""
 
 
+_SECONDS_PER_STEP = 1e-3
+"""What a local step of one vertex, or of a group of vertices stepped together, takes however small the model is."""
+
+
 def memory_bytes(world: World, workers: int) -> int:
     """Return an upper estimate of the memory of a run: rows of all populations alive at once, samples, processes.
 
@@ -75,16 +79,20 @@ def estimate(world: World, workers: int) -> dict[str, Any]:
     Seconds are a rough forecast from the model's size; messages and bytes of training are exact.
     """
     from fedunlearn.data import Role
+    from fedunlearn.network.local_training import GROUP, best_form
 
     experiment, training = world.experiment, world.experiment.training
     clients = world.dataset.clients(Role.TRAIN)
     samples = sum(len(world.dataset.train_rows(int(c))) for c in clients)
-    epochs = training.rounds * (training.local_epochs if training.local_steps is None else 1)
-    seen = (
-        epochs * samples
-        if training.local_steps is None
-        else training.rounds * len(clients) * training.local_steps * training.batch
-    )
+    largest = max(len(world.dataset.train_rows(int(c))) for c in clients)
+    if training.local_steps is None:
+        steps = training.rounds * training.local_epochs * -(-largest // training.batch)
+        seen = training.rounds * training.local_epochs * samples
+    else:
+        steps = training.rounds * training.local_steps
+        seen = steps * len(clients) * training.batch
+    together = 1 if best_form(training.form, "cpu", world.model.takes_images) == "loop" else GROUP
+    overhead = steps * -(-len(clients) // together) * _SECONDS_PER_STEP
     passes = 1 + len(world.requests)
     macs = multiply_accumulates(world)
     messages = training_messages(world)
@@ -93,7 +101,7 @@ def estimate(world: World, workers: int) -> dict[str, Any]:
         "nodes": len(clients),
         "parameters": len(world.start),
         "training_samples": samples,
-        "seconds": passes * seen * macs * 3 * _SECONDS_PER_MAC / max(1, workers),
+        "seconds": passes * (seen * macs * 3 * _SECONDS_PER_MAC + overhead) / max(1, workers),
         "training_messages": messages,
         "training_bytes": messages * 4 * len(world.start),
         "requests": [r.describe() for r in world.requests],
