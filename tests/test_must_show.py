@@ -16,8 +16,8 @@ SIMULATIONS = Path(__file__).resolve().parent.parent / "simulations"
 pytestmark = [pytest.mark.slow, pytest.mark.femnist]
 
 
-@pytest.fixture(scope="module")
-def one_extractor():
+@pytest.fixture
+def one_extractor(monkeypatch):
     """Train the public extractor once for all repetitions: it depends on public writers only."""
     kept = []
 
@@ -26,14 +26,11 @@ def one_extractor():
             kept.append(prepare_features(experiment, dataset, progress))
         return kept[0]
 
-    patch = pytest.MonkeyPatch()
-    patch.setattr(fedunlearn.simulation, "prepare_features", prepare)
-    yield
-    patch.undo()
+    monkeypatch.setattr(fedunlearn.simulation, "prepare_features", prepare)
 
 
 def test_newton_forgets_a_writer_with_a_valid_certificate_in_every_one_of_twenty_repetitions(
-    femnist_npz, one_extractor, monkeypatch
+    femnist_npz, one_extractor
 ):
     gaps, times, messages = [], [], []
     for repetition in range(20):

@@ -24,7 +24,7 @@ _SCALE = LinearSegmentedColormap.from_list("moved", ["#d6e6f2", "#7fb4d9", "#2b7
 def topology_moved(
     graph: nx.Graph, moved: NDArray[np.float64], alive: NDArray[np.bool_] | None = None,
     leaver: int | tuple[int, ...] | None = None, *, title: str = "How far each node's model moved",
-    subtitle: str = "L2 distance between a node's model before and after the request",
+    subtitle: str = "L2 distance between a node's trained model and its model after the requests",
 ) -> Figure:  # fmt: skip
     """Return the figure of a graph with coloured vertices.
 
