@@ -10,8 +10,8 @@ from small_runs import experiment, run
 from torch import nn
 
 from fedunlearn.errors import UserError
-from fedunlearn.estimate import available_bytes, memory_bytes, multiply_accumulates
 from fedunlearn.simulation import estimate, prepare
+from fedunlearn.simulation.forecast import available_bytes, memory_bytes, multiply_accumulates
 
 
 def world(**changes):
@@ -131,8 +131,8 @@ def test_memory_is_an_upper_bound_of_the_arrays_on_the_hosts(monkeypatch):
 
 def test_free_memory_is_asked_for_where_no_budget_is_set(monkeypatch):
     assert 2**28 < available_bytes() < 2**62 or not math.isfinite(available_bytes())
-    monkeypatch.setattr("fedunlearn.estimate.available_bytes", lambda: 2**20)
+    monkeypatch.setattr("fedunlearn.simulation.forecast.available_bytes", lambda: 2**20)
     with pytest.raises(UserError, match=r"needs about \d\.\d GB of memory .* this machine has free 0\.0 GB"):
         run()
-    monkeypatch.setattr("fedunlearn.estimate.available_bytes", lambda: 2**50)
+    monkeypatch.setattr("fedunlearn.simulation.forecast.available_bytes", lambda: 2**50)
     assert np.isfinite(run().summary["seconds"]["total"])

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-import fedunlearn.simulation
+import fedunlearn.simulation.world
 from fedunlearn.config import load_experiment
 from fedunlearn.flower import run_local
-from fedunlearn.public import prepare_features
+from fedunlearn.simulation.public import prepare_features
 
 SIMULATIONS = Path(__file__).resolve().parent.parent / "simulations"
 pytestmark = [pytest.mark.slow, pytest.mark.femnist]
@@ -26,7 +26,7 @@ def one_extractor(monkeypatch):
             kept.append(prepare_features(experiment, dataset, progress))
         return kept[0]
 
-    monkeypatch.setattr(fedunlearn.simulation, "prepare_features", prepare)
+    monkeypatch.setattr(fedunlearn.simulation.world, "prepare_features", prepare)
 
 
 def test_newton_forgets_a_writer_with_a_valid_certificate_in_every_one_of_twenty_repetitions(

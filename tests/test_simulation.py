@@ -287,7 +287,7 @@ def test_a_poisoned_forget_set_changes_nothing_but_its_own_evaluation(monkeypatc
     plain = simulate(settings, InlineTransport(2), out=tmp_path / "plain")
     loaded = load_dataset(settings.data)
     dataset = dataclasses.replace(loaded, inputs=loaded.inputs.copy(), labels=loaded.labels.copy())
-    monkeypatch.setattr("fedunlearn.simulation.load_dataset", lambda _: dataset)
+    monkeypatch.setattr("fedunlearn.simulation.world.load_dataset", lambda _: dataset)
     erased = []
 
     def poison(request, hosts):

@@ -17,7 +17,7 @@ from fedunlearn.evaluation.evaluator import Evaluator
 from fedunlearn.network import Network, Session, TrainingSettings, train
 from fedunlearn.network.inline import InlineTransport
 from fedunlearn.simulation import choose_device, prepare
-from fedunlearn.training_cache import TrainingCache
+from fedunlearn.simulation.training_cache import TrainingCache
 
 CACHED = {"runtime": {"cache": True}}
 MOMENTUM = {"model": {"name": "mlp", "features": "raw", "hidden": [8]}, "training": {"lr": 0.1, "momentum": 0.5}}
@@ -85,7 +85,7 @@ def test_seconds_of_a_hit_hold_those_of_the_training():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "perf_counter", lambda: real() + ahead[0])
-        patch.setattr("fedunlearn.simulation.train", slowly)
+        patch.setattr("fedunlearn.simulation.story.train", slowly)
         cold = run(**CACHED).summary
     warm = run(**CACHED).summary
     for summary in (cold, warm):
@@ -123,11 +123,11 @@ def test_what_is_too_large_is_not_stored_and_old_entries_make_room(monkeypatch, 
     run(requests=[], **CACHED)
     (first,) = files(folder)
     size = (folder / f"{first}.safetensors").stat().st_size
-    monkeypatch.setattr("fedunlearn.training_cache.FOLDER_LIMIT", size + size // 2)
+    monkeypatch.setattr("fedunlearn.simulation.training_cache.FOLDER_LIMIT", size + size // 2)
     run(requests=[], seed=5, **CACHED)
     (second,) = files(folder)
     assert second != first
-    monkeypatch.setattr("fedunlearn.training_cache.ENTRY_LIMIT", 1000)
+    monkeypatch.setattr("fedunlearn.simulation.training_cache.ENTRY_LIMIT", 1000)
     run(requests=[], seed=6, **CACHED)
     assert files(folder) == {second}
 
@@ -237,7 +237,7 @@ def test_content_start_torch_and_source_are_in_the_key(monkeypatch):
     keys = [key(), key(relabelled), key(repainted), key(start=model.initial(0) + 1), key(graph=chord)]
     monkeypatch.setattr("torch.__version__", "0.0")
     keys.append(key())
-    monkeypatch.setattr("fedunlearn.training_cache.source_sha256", lambda: "other")
+    monkeypatch.setattr("fedunlearn.simulation.training_cache.source_sha256", lambda: "other")
     keys.append(key())
     assert len(set(keys)) == len(keys)
 

@@ -3,29 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 
 from fedunlearn.network.block import Block
 from fedunlearn.network.mixing import mix_columns
 from fedunlearn.network.reduction import TreeSum
 
 Command = dict[str, Any]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """Run with one compute thread: sums inside a matrix product may depend on the number of threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def program(name: str) -> Callable[..., Any]:

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from fedunlearn.errors import UserError
+from fedunlearn.models.extractor import one_thread
 from fedunlearn.network.block import Block
-from fedunlearn.network.execute import Command, execute, one_thread
+from fedunlearn.network.execute import Command, execute
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 

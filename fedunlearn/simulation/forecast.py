@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
+from fedunlearn.config import Experiment
+from fedunlearn.data import Role
 from fedunlearn.errors import UserError
+from fedunlearn.network.local_training import GROUP, best_form
+from fedunlearn.network.workers import default_workers
+from fedunlearn.simulation.world import World, prepare
 from fedunlearn.topology import random_matching
-
-if TYPE_CHECKING:
-    from fedunlearn.simulation import World
 
 _BASE_BYTES = 600 << 20
 """This process and its libraries."""
@@ -21,8 +23,6 @@ _WORKER_BYTES = 250 << 20
 """One worker process and its libraries."""
 _SECONDS_PER_MAC = 1 / 3.5e10
 """Training one multiply-accumulate on one core, backward pass included: measured on convolutions of 28 x 28 images."""
-
-
 _SECONDS_PER_STEP = 1e-3
 """What a local step of one vertex, or of a group of vertices stepped together, takes however small the model is."""
 
@@ -60,8 +60,6 @@ def available_bytes() -> int:
 
 def check_memory(world: World) -> None:
     """Raise UserError, with how much it needs, if a run would not fit in memory."""
-    from fedunlearn.network.workers import default_workers
-
     runtime = world.experiment.runtime
     needed = memory_bytes(world, default_workers() if runtime.workers is None else runtime.workers)
     budget = int(runtime.memory_gb * 2**30) if runtime.memory_gb is not None else available_bytes()
@@ -73,15 +71,13 @@ def check_memory(world: World) -> None:
         )
 
 
-def estimate(world: World, workers: int) -> dict[str, Any]:
-    """Return the figures of ``fedunlearn run --dry-run``.
+def estimate(experiment: Experiment) -> dict[str, Any]:
+    """Return what a run would need and could certify, without training the network (``fedunlearn run --dry-run``).
 
     Seconds are a rough forecast from the model's size; messages and bytes of training are exact.
     """
-    from fedunlearn.data import Role
-    from fedunlearn.network.local_training import GROUP, best_form
-
-    experiment, training = world.experiment, world.experiment.training
+    world, training = prepare(experiment, lambda phase, done, total: None), experiment.training
+    workers = default_workers() if experiment.runtime.workers is None else experiment.runtime.workers
     clients = world.dataset.clients(Role.TRAIN)
     samples = sum(len(world.dataset.train_rows(int(c))) for c in clients)
     largest = max(len(world.dataset.train_rows(int(c))) for c in clients)

@@ -37,7 +37,7 @@ FOLDER_LIMIT = 4 << 30
 """Largest folder, in bytes: what was stored first makes room."""
 _SOURCES = (
     "network", "models", "topology/graphs.py", "topology/matching.py", "topology/mixing.py", "randomness.py",
-    "evaluation/evaluator.py", "evaluation/programs.py", "evaluation/utility.py", "training_cache.py",
+    "evaluation/evaluator.py", "evaluation/programs.py", "evaluation/utility.py", "simulation/training_cache.py",
 )  # fmt: skip
 _FINGERPRINTS = "samples"
 

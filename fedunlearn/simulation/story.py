@@ -3,35 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import networkx as nx
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fedunlearn.config import Experiment
-from fedunlearn.data import FederatedDataset, Role, load_dataset
-from fedunlearn.errors import UserError
-from fedunlearn.estimate import check_memory
-from fedunlearn.estimate import estimate as forecast
 from fedunlearn.evaluation.evaluator import Evaluator, Snapshot
 from fedunlearn.evaluation.influence import measure_influence
-from fedunlearn.models import FeatureMap, Model, build_model
 from fedunlearn.network import Network, Session, Transport, train
-from fedunlearn.network.workers import default_workers
-from fedunlearn.public import prepare_features
-from fedunlearn.recording import Record
-from fedunlearn.requests import DeletionRequest, resolve_requests
-from fedunlearn.stopwatch import Stopwatch
-from fedunlearn.topology import build_graph, remove_vertex
-from fedunlearn.training_cache import Point, TrainingCache
-from fedunlearn.unlearning.base import Cost, Outcome, PublicKnowledge, Situation, Unlearner
-from fedunlearn.unlearning.registry import method
-
-Progress = Callable[[str, int, int], None]
+from fedunlearn.requests import DeletionRequest
+from fedunlearn.simulation.forecast import check_memory
+from fedunlearn.simulation.recording import Record
+from fedunlearn.simulation.stopwatch import Stopwatch
+from fedunlearn.simulation.training_cache import Point, TrainingCache
+from fedunlearn.simulation.world import Progress, World, choose_device, prepare
+from fedunlearn.topology import remove_vertex
+from fedunlearn.unlearning.base import Cost, Outcome, Situation
 
 
 @dataclass(frozen=True)
@@ -40,23 +31,6 @@ class RunResult:
 
     summary: dict[str, Any]
     folder: Path | None
-
-
-@dataclass
-class World:
-    """Everything a run is about, before the first round."""
-
-    experiment: Experiment
-    dataset: FederatedDataset
-    features: FeatureMap
-    public: PublicKnowledge | None
-    model: Model
-    graph: nx.Graph
-    requests: list[DeletionRequest]
-    start: NDArray[np.float32]
-    unlearner: Unlearner
-    progress: Progress
-    watch: Stopwatch = field(default_factory=Stopwatch)
 
 
 def simulate(
@@ -83,56 +57,6 @@ def simulate(
     except BaseException as error:
         record.abandon(error)
         raise
-
-
-def prepare(experiment: Experiment, progress: Progress) -> World:
-    """Load data, train the public extractor if there is one, build model and graph, resolve the requests."""
-    dataset = load_dataset(experiment.data)
-    nodes = len(dataset.clients(Role.TRAIN))
-    if experiment.topology.nodes not in (None, nodes):
-        raise UserError(
-            f"topology.nodes = {experiment.topology.nodes} does not fit the data, which have {nodes} train clients "
-            "(allowed: leave it out, or change data.clients or data.train_clients)"
-        )
-    requests = resolve_requests(experiment.requests, dataset, experiment.seed)
-    graph = build_graph(experiment.topology, nodes, experiment.seed)
-    _rehearse_departures(experiment, graph, requests)
-    features, public = prepare_features(experiment, dataset, progress)
-    model = build_model(experiment.model, dataset.num_classes, features.output_shape)
-    unlearner = method(experiment.unlearning.method).implementation(experiment.unlearning.settings)
-    unlearner.check(model, experiment.training)
-    return World(
-        experiment, dataset, features, public, model, graph, requests, model.initial(experiment.seed), unlearner,
-        progress,
-    )  # fmt: skip
-
-
-def estimate(experiment: Experiment) -> dict[str, Any]:
-    """Return what a run would need and could certify, without training the network (``--dry-run``)."""
-    world = prepare(experiment, lambda phase, done, total: None)
-    workers = default_workers() if experiment.runtime.workers is None else experiment.runtime.workers
-    return forecast(world, workers)
-
-
-def choose_device(device: str) -> str:
-    """Return ``cpu`` or ``cuda``; UserError when a GPU is asked for that is not there."""
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device == "cuda" and not torch.cuda.is_available():
-        raise UserError("runtime.device = 'cuda', but torch finds no GPU here (allowed: 'auto', 'cpu')")
-    return device
-
-
-def _rehearse_departures(experiment: Experiment, graph: nx.Graph, requests: list[DeletionRequest]) -> None:
-    """Take all leavers out of a copy of the graph, so that a disconnection is told before training, not after."""
-    alive = np.ones(graph.number_of_nodes(), dtype=bool)
-    for request in requests:
-        for node in request.leaves:
-            graph = remove_vertex(graph, node, experiment.topology.repair, alive)
-            alive[node] = False
-
-
-# --- the story -------------------------------------------------------------------------------------------------------
 
 
 def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:

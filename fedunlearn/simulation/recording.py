@@ -20,8 +20,8 @@ from fedunlearn.network import Network
 from fedunlearn.privacy import Certificate, code_sha256, file_sha256
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.results import MetricRow, RunDirectory, check_summary, versions
+from fedunlearn.simulation.training_cache import Point
 from fedunlearn.topology import spectrum_of
-from fedunlearn.training_cache import Point
 from fedunlearn.unlearning.base import Cost, Outcome
 
 
