@@ -120,7 +120,7 @@ def scope_of(facts: RunFacts, noise: Noise) -> tuple[str, ...]:
 def view_of(facts: RunFacts) -> tuple[str, str]:
     """Return what holds for observers of the messages of unlearning, and why."""
     if not facts.retained_messages_only:
-        return "none", "Messages sent during unlearning were computed from deleted data."
+        return "none", "Messages sent during unlearning may have been computed from deleted data."
     if facts.start == "secret":
         return "none", (
             "The search started from noise-free models, which depend on the deleted data and reach new eyes in its "

@@ -127,7 +127,11 @@ class Newton(Unlearner):
         if self.settings.mode == "one-step":
             return self._one_step(network, request, situation)
         if situation.previous_release is not None:
-            starts = [situation.previous_release.astype(np.float64), situation.start.astype(np.float64)]
+            starts = [situation.previous_release.astype(np.float64)]
+            if (
+                network.session.model.spec["checkpoint"] is None
+            ):  # whatever a checkpoint has seen stays out of the search
+                starts.append(situation.start.astype(np.float64))
             search = self._search(network, situation, starts, safeguard=False)
             if search.solution.met:
                 return self._outcome(network, situation, search, request, "released", fell_back=False)

@@ -101,7 +101,8 @@ def release(
         sigma_drawn=public.sigma,
         start=start,  # type: ignore[arg-type]
         state_erased=True,
-        retained_messages_only=True,
+        # A checkpoint from elsewhere may have seen anything. The release does not depend on it (T1), messages do.
+        retained_messages_only=network.session.model.spec["checkpoint"] is None,
     )  # fmt: skip
     try:
         certificate = certify(
