@@ -128,11 +128,14 @@ def _plain_table(first: str) -> Table:
 def _head(summary: Mapping[str, Any]) -> RenderableType:
     data, topology, model = summary["data"], summary["topology"], summary["model"]
     title = Text.assemble((summary["name"], "bold"), (f"  seed {summary['seed']}", "dim"))
-    mixing = "" if topology["mixing_time"] is None else f", mixes in {number(topology['mixing_time'])} rounds"
+    gap, rounds = topology["spectral_gap"], topology["mixing_time"]
+    mixing = f"{topology['mixing']} mixing" + ("" if gap is None else f", spectral gap {number(gap)}")
+    mixing += "" if rounds is None else f", mixes in {number(rounds)} rounds"
     synthetic = " (synthetic)" if data.get("synthetic") and "synthetic" not in data["name"] else ""
     lines = (
         f"{data['name']}{synthetic} · {_count(topology['nodes'], 'node')} on {topology['generator']}, "
-        f"{_count(topology['edges'], 'edge')}{mixing}",
+        f"{_count(topology['edges'], 'edge')}",
+        mixing,
         f"{model['name']} on {model['features']} features, {_count(model['parameters'], 'parameter')}",
     )
     about = Text("\n".join(lines), style="dim")
