@@ -76,14 +76,18 @@ def per_sample_gradients(theta: Tensor, x: Tensor, y: Tensor, num_classes: int) 
     return _flat(_residuals(weights, a, y)[..., :, None] * a[..., None, :], x.shape[-1])
 
 
+def _class_weights(weights: Tensor, a: Tensor, y: Tensor, kind: str) -> Tensor:
+    """Return what a record adds to the Fisher block of each class, times ``a a^T``: (n, num_classes)."""
+    if kind == "true":
+        p = _probabilities(weights, a)
+        return p * (1.0 - p)
+    return _residuals(weights, a, y).square()
+
+
 def fisher_diagonal(theta: Tensor, x: Tensor, y: Tensor, num_classes: int, kind: str) -> Tensor:
     """Return the diagonal (dim,) of the summed Fisher matrix; ``kind``: ``true`` (= Hessian) or ``empirical``."""
     weights, a = _split(theta, x, num_classes)
-    if kind == "true":
-        p = _probabilities(weights, a)
-        scale = p * (1.0 - p)
-    else:
-        scale = _residuals(weights, a, y).square()
+    scale = _class_weights(weights, a, y, kind)
     return _flat(scale.T @ a.square(), x.shape[-1])
 
 
@@ -93,11 +97,7 @@ def class_blocks(theta: Tensor, x: Tensor, y: Tensor, num_classes: int, kind: st
     A list of ``(positions in theta (q,), block (q, q))``; ``kind`` as in :func:`fisher_diagonal`.
     """
     weights, a = _split(theta, x, num_classes)
-    if kind == "true":
-        p = _probabilities(weights, a)
-        scale = p * (1.0 - p)
-    else:
-        scale = _residuals(weights, a, y).square()
+    scale = _class_weights(weights, a, y, kind)
     places = torch.arange(theta.shape[-1], device=theta.device)
     positions, _ = _split(places.to(torch.float64), x[:1], num_classes)
     return [(positions[k].long(), (a * scale[:, k, None]).T @ a) for k in range(num_classes)]
