@@ -60,7 +60,7 @@ def summary(certified: Certificate | None = None) -> dict[str, Any]:
     """Return a summary that fits the schema."""
     issued = certificate() if certified is None else certified
     return {
-        "schema": "fedunlearn/summary/1", "name": "femnist_newton", "seed": 0,
+        "schema": "fedunlearn/summary/2", "name": "femnist_newton", "seed": 0,
         "versions": {"fedunlearn": "0.1.0", "python": "3.12.3", "torch": "2.13.0", "numpy": "2.4.1"},
         "data": {"name": "femnist", "synthetic": False, "clients": NODES, "samples": 7213, "sha256": "a" * 64},
         "topology": {
@@ -81,6 +81,7 @@ def summary(certified: Certificate | None = None) -> dict[str, Any]:
                     "text": f"client {LEAVER} leaves with 158 samples",
                 },
                 "method": "newton", "certificate": issued.to_dict(), "certificate_reason": "",
+                "further_certificates": [],
                 "distance_to_retrained": 0.0021, "distance_before": 0.8127, "prediction_distance_to_retrained": 0.00043,
                 "influence": None,
                 "cost": {

@@ -267,7 +267,7 @@ def test_an_interrupted_run_leaves_nothing_that_looks_finished(folder, monkeypat
     def interrupt(*args, **kwargs):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("fedunlearn.simulation.story.train", interrupt)
+    monkeypatch.setattr("fedunlearn.unlearning.base.train", interrupt)
     result = CliRunner().invoke(app, ["run", "small.toml"])
     assert result.exit_code == 130 and "Traceback" not in result.stderr
     assert [p.name for p in (folder / "runs").iterdir()] == ["small-0.failed"]

@@ -85,7 +85,7 @@ def test_seconds_of_a_hit_hold_those_of_the_training():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(time, "perf_counter", lambda: real() + ahead[0])
-        patch.setattr("fedunlearn.simulation.story.train", slowly)
+        patch.setattr("fedunlearn.unlearning.base.train", slowly)
         cold = run(**CACHED).summary
     warm = run(**CACHED).summary
     for summary in (cold, warm):
@@ -137,7 +137,7 @@ def test_what_is_too_large_is_not_stored_and_old_entries_make_room(monkeypatch, 
 OTHER = {
     "algorithm": "fedavg", "rounds": 5, "local_epochs": 2, "local_steps": 3, "batch": 16, "lr": 0.5, "final_rounds": 1,
     "final_factor": 0.2, "momentum": 0.9, "l2": 0.02, "clip": 1.0, "radius": 9.0, "client_fraction": 0.5,
-    "weighting": "samples", "form": "loop", "bfloat16": True,
+    "weighting": "samples", "form": "loop", "bfloat16": True, "schedule": "holes",
 }  # fmt: skip
 """Another value of every training setting."""
 

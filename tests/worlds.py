@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,13 +11,13 @@ import numpy as np
 
 from fedunlearn.data import FederatedDataset, Role
 from fedunlearn.models import FeatureMap, Model, ModelSettings, build_model
-from fedunlearn.network import Network, RuntimeSettings, Session, TrainingSettings, train
+from fedunlearn.network import Network, RuntimeSettings, Session, TrainingSettings
 from fedunlearn.network.inline import InlineTransport
 from fedunlearn.privacy import PrivacySettings
 from fedunlearn.requests import DeletionRequest, RequestSettings, resolve_requests
 from fedunlearn.topology import remove_vertex
-from fedunlearn.unlearning.base import Outcome, PublicKnowledge, Situation
-from fedunlearn.unlearning.registry import method
+from fedunlearn.unlearning.base import Outcome, Plan, PublicKnowledge, Situation
+from fedunlearn.unlearning.registry import check_defined, method
 
 
 def image_data(
@@ -125,12 +125,19 @@ class Story:
     def __init__(
         self, session: Session, name: str, training: TrainingSettings, *, graph: nx.Graph | None = None,
         public: PublicKnowledge | None = None, privacy: PrivacySettings | None = None, population: str = "main",
-        **settings: Any,
+        repair: str = "path", requests: Sequence[DeletionRequest] = (), **settings: Any,
     ) -> None:  # fmt: skip
         info = method(name)
         self.session, self.training, self.public = session, training, public
         self.privacy = privacy or PrivacySettings()
         self.unlearner = info.implementation(info.settings(**settings))
+        self.repair = repair
+        counts = np.array([len(session.dataset.train_rows(c)) for c in range(session.num_nodes)])
+        self.plan = Plan(
+            session.model, training, self.privacy, "metropolis", repair, counts, tuple(requests), session.features.kind
+        )  # fmt: skip
+        check_defined(info, self.plan)
+        self.unlearner.check(self.plan)
         self.persisted: list[np.ndarray] = []
         self.outcomes: list[Outcome] = []
         self.network = self._population(population, graph)
@@ -155,12 +162,12 @@ class Story:
     def retrain(self, network: Network) -> None:
         """Run the recipe from the public start."""
         network.write(self.session.model.initial(0))
-        train(network, self.training)
+        self.unlearner.train(network, self.situation())
 
     def learn(self) -> Outcome:
         """Train, and end the training."""
         self.unlearner.prepare(self.network, self.situation())
-        train(self.network, self.training)
+        self.unlearner.train(self.network, self.situation())
         self.outcomes.append(self.unlearner.conclude(self.network, self.situation()))
         return self.outcomes[-1]
 
@@ -168,8 +175,8 @@ class Story:
         """Everything that happens to a request before the method answers."""
         network = self.network
         self.unlearner.observe(network, request, self.situation())
-        for node in request.leaves:
-            network.leave(node, remove_vertex(network.graph, node, "path", network.alive))
+        for node in () if self.repair == "relay" else request.leaves:
+            network.leave(node, remove_vertex(network.graph, node, self.repair, network.alive))
         network.erase(request.sample_ids)
 
     def answer(self, request: DeletionRequest) -> Outcome:
@@ -183,5 +190,5 @@ class Story:
     def twin(self) -> tuple[Network, Outcome]:
         """Return a network that never saw what was deleted so far, trained by the same recipe, and how it ended."""
         twin = self._population("twin", self.network.graph, self.network)
-        train(twin, self.training)
+        self.unlearner.train(twin, self.situation("retrained"))
         return twin, self.unlearner.conclude(twin, self.situation("retrained"))

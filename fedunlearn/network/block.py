@@ -58,6 +58,11 @@ class Block:
         kept = self.store[f"keep.{population}"][first:last]
         return first + np.flatnonzero(kept)
 
+    def slots(self, population: str, node: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+        """Return the positions of all samples a vertex ever had, for their ids only, and which of them are retained."""
+        first, last = self.offsets[node - self.low : node - self.low + 2]
+        return np.arange(first, last), np.array(self.store[f"keep.{population}"][first:last])
+
     def batch(self, positions: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """Return prepared inputs (b, ...) float32 and labels (b,) int64 of samples, on the block's device."""
         inputs = self.model.prepare(self.store["inputs"][positions])

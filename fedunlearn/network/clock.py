@@ -47,6 +47,10 @@ class Clock:
         """A vector climbs a spanning tree and comes back down (or only comes down)."""
         self._transfer(message_bytes, (2 if there_and_back else 1) * depth)
 
+    def walk(self, hops: int, message_bytes: int) -> None:
+        """A token makes ``hops`` moves, one after the other."""
+        self._transfer(message_bytes, hops)
+
     def server(self, clients: int, message_bytes: int) -> None:
         """The server sends to all sampled clients over its own link and hears from each."""
         self._transfer(message_bytes * clients, 2)

@@ -28,7 +28,8 @@ def execute(block: Block, command: Command) -> dict[str, Any]:
 
     Kinds: ``rows`` (a program changes rows in place), ``sum`` (a program returns a float64 vector a vertex; the
     canonical partial sums are written to the array ``command['out']``), ``measure`` (a program returns numbers a
-    vertex), ``mix`` (columns of all rows are mixed).
+    vertex), ``mix`` (columns of all rows are mixed), ``walk`` (a program carries the array ``vector.token`` over the
+    vertices of a route, one after the other).
     """
     if command.get("generation", 0) != block.generation:
         block.store.forget_handles()
@@ -38,6 +39,11 @@ def execute(block: Block, command: Command) -> dict[str, Any]:
         mix_columns(block, population, *command["range"])
         return {}
     function, params = program(command["program"]), command["params"]
+    if kind == "walk":
+        token = block.store["vector.token"]
+        for hop, node in command["route"]:
+            token[...] = function(block, population, node, hop, np.array(token), **params)
+        return {}
     nodes = block.nodes(population, *command["range"])
     if command.get("only") is not None:
         chosen = set(command["only"])

@@ -41,6 +41,10 @@ class Host:
             "rows": self._rows,
             "sum": self._sum,
             "measure": self._measure,
+            "walk": self._walk,
+            "idle": lambda params, arrays: Reply(),
+            "checkpoint": self._checkpoint,
+            "rewind": self._rewind,
             "mix": self._mix,
             "export": self._export,
             "read": self._read,
@@ -210,6 +214,21 @@ class Host:
         self.store[f"theta.{params['target']}"][...] = self.store[f"theta.{params['source']}"]
         return Reply()
 
+    def _checkpoint(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
+        """Keep a copy of a population's rows under a label, until the population is dropped."""
+        name = params["population"]
+        self.store.put(f"checkpoint-{params['label']}.{name}", self.store[f"theta.{name}"])
+        return Reply()
+
+    def _rewind(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
+        """Put the rows of the alive vertices back to a checkpoint; momenta are cleared."""
+        name = params["population"]
+        alive = self.store[f"alive.{name}"][self.block.low : self.block.high]
+        self.store[f"theta.{name}"][alive] = self.store[f"checkpoint-{params['label']}.{name}"][alive]
+        if f"momentum.{name}" in self.store:
+            self.store[f"momentum.{name}"][alive] = 0.0
+        return Reply()
+
     def _export(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         return self._read(params, arrays)
 
@@ -291,6 +310,12 @@ class Host:
             total.merge(names, np.array(self.store[command["out"]][: len(names)]))
         keys, sums = total.partials()
         return Reply(arrays={"keys": keys, "sums": sums})
+
+    def _walk(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
+        """Carry a token over a part of its route that lies in this block, and give it back."""
+        self._put_vectors(arrays)
+        self.workers.run([{**params, "kind": "walk", "generation": self.block.generation}])
+        return Reply(arrays={"token": np.array(self.store["vector.token"])})
 
     def _measure(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         self._put_vectors(arrays)

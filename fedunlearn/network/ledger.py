@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from typing import Any, Literal
 
 import networkx as nx
@@ -18,10 +19,10 @@ from numpy.typing import NDArray
 from fedunlearn.network.schedule import first_by_hash
 from fedunlearn.topology import random_matching
 
-Pattern = Literal["edges", "matching", "tree", "server", "flood"]
+Pattern = Literal["edges", "matching", "tree", "server", "flood", "walk"]
 """edges: every vertex sends to every neighbour. matching: matched pairs exchange. tree: up a spanning tree to the root
 and down again. flood: down the spanning tree from the root. server: every sampled client sends to the server and hears
-back."""
+back. walk: one token moves along a route."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Traffic:
     graph: int
     root: int | None = None
     round: int | None = None
+    route: tuple[int, ...] | None = None
 
     @property
     def total_messages(self) -> int:
@@ -88,8 +90,9 @@ class Ledger:
     def record(
         self, phase: str, kind: str, pattern: Pattern, message_bytes: int, *, repeats: int = 1,
         root: int | None = None, clients: int | None = None, round_: int | None = None,
+        route: tuple[int, ...] | None = None,
     ) -> Traffic:  # fmt: skip
-        """Add one collective operation and return its record."""
+        """Add one collective operation and return its record; ``route`` are a walk's vertices, one after the other."""
         alive = int(self._alive[-1].sum())
         messages = {
             "edges": 2 * self._graphs[-1].number_of_edges(),
@@ -97,9 +100,11 @@ class Ledger:
             "tree": 2 * (alive - 1),
             "flood": alive - 1,
             "server": 2 * (alive if clients is None else clients),
+            "walk": sum(a != b for a, b in pairwise(route or ())),
         }[pattern]
         entry = Traffic(
-            self._step, phase, kind, pattern, messages, message_bytes, repeats, len(self._graphs) - 1, root, round_
+            self._step, phase, kind, pattern, messages, message_bytes, repeats, len(self._graphs) - 1, root, round_,
+            route,
         )  # fmt: skip
         return self._append(entry)
 
@@ -109,7 +114,8 @@ class Ledger:
         ``records`` are tables as in ``summary()["records"]``; their step and graph are those of this ledger.
         """
         for record in records:
-            self._append(Traffic(**{**record, "step": self._step, "graph": len(self._graphs) - 1}))
+            route = None if record.get("route") is None else tuple(record["route"])
+            self._append(Traffic(**{**record, "step": self._step, "graph": len(self._graphs) - 1, "route": route}))
 
     def _append(self, entry: Traffic) -> Traffic:
         """Add a record, or lengthen the last one where the same operation goes on."""
@@ -140,6 +146,8 @@ class Ledger:
                 senders = [int(a + b - node) for a, b in self._pairs(t.graph, t.round) if node in (a, b)]
             elif t.pattern == "server":
                 senders = ["server"] if self._sampled(t, node) else []
+            elif t.pattern == "walk":
+                senders = [int(a) for a, b in pairwise(t.route or ()) if b == node and a != node]
             else:
                 assert t.root is not None
                 parents = self.parents(t.root, t.graph)

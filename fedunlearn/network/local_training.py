@@ -18,7 +18,7 @@ from torch.func import grad, vmap
 
 from fedunlearn.models import per_sample_gradients
 from fedunlearn.network.block import Block
-from fedunlearn.network.schedule import learning_rate, local_batches
+from fedunlearn.network.schedule import learning_rate, local_batches, slot_batches
 from fedunlearn.network.settings import TrainingSettings
 
 GROUP = 16
@@ -48,18 +48,26 @@ def group_size(device: str, num_nodes: int) -> int:
     return min(GROUP if device == "cpu" else GROUP_CUDA, num_nodes)
 
 
-def _batches(block: Block, population: str, node: int, round_: int, s: TrainingSettings) -> list[NDArray[np.int64]]:
+_Batch = tuple[NDArray[np.int64], int | None]
+"""Positions of retained samples, and what the sum of their gradients is divided by (None: their number)."""
+
+
+def _batches(block: Block, population: str, node: int, round_: int, s: TrainingSettings) -> list[_Batch]:
+    if s.schedule == "holes":
+        everything, kept = block.slots(population, node)
+        slots = slot_batches(block.seed, node, block.sample_ids(everything), kept, s, round_)
+        return [(everything[b], count) for b, count in slots]
     positions = block.samples(population, node)
     order = local_batches(block.seed, node, block.sample_ids(positions), s, round_)
-    return [positions[b] for b in order]
+    return [(positions[b], None if s.clip is None else s.batch) for b in order]
 
 
-def _clipped_gradient(block: Block, theta: Tensor, x: Tensor, y: Tensor, s: TrainingSettings) -> Tensor:
-    """Return ``(1/batch) sum_z clip_C(grad l(theta; z))``: the divisor is the setting, never the realised count."""
-    assert s.clip is not None
+def _clipped_gradient(block: Block, theta: Tensor, x: Tensor, y: Tensor, clip: float, divisor: int | None) -> Tensor:
+    """Return ``(1/divisor) sum_z clip_C(grad l(theta; z))``: the divisor is fixed, never the realised count."""
+    assert divisor is not None
     each = per_sample_gradients(block.model, theta, x, y)
-    scale = torch.clamp(s.clip / each.norm(dim=1).clamp_min(1e-30), max=1.0)
-    return (each * scale[:, None]).sum(0) / s.batch
+    scale = torch.clamp(clip / each.norm(dim=1).clamp_min(1e-30), max=1.0)
+    return (each * scale[:, None]).sum(0) / divisor
 
 
 def _finish_step(theta: Tensor, step: Tensor, momentum: Tensor | None, lr: float, s: TrainingSettings) -> None:
@@ -88,15 +96,20 @@ def _train_loop(block: Block, population: str, nodes: list[int], round_: int, s:
         momentum = block.momentum(population, node) if s.momentum else None
         for name, view in block.model.parameters_of(theta).items():
             parameters[name].data = view
-        for positions in _batches(block, population, node, round_, s):
-            x, y = block.batch(positions)
-            if s.clip is not None:
-                gradient.copy_(_clipped_gradient(block, theta, x, y, s))
-            else:
-                gradient.zero_()
-                with torch.autocast("cpu", torch.bfloat16, enabled=s.bfloat16):
-                    loss = F.cross_entropy(module(x).float(), y)
-                loss.backward()
+        for positions, divisor in _batches(block, population, node, round_, s):
+            gradient.zero_()
+            if len(positions):  # a batch of holes alone still takes its L2 step
+                x, y = block.batch(positions)
+                if s.clip is not None:
+                    gradient.copy_(_clipped_gradient(block, theta, x, y, s.clip, divisor))
+                else:
+                    with torch.autocast("cpu", torch.bfloat16, enabled=s.bfloat16):
+                        logits = module(x).float()
+                    if divisor is None:
+                        loss = F.cross_entropy(logits, y)
+                    else:
+                        loss = F.cross_entropy(logits, y, reduction="sum") / divisor
+                    loss.backward()
             with torch.no_grad():
                 _finish_step(theta, gradient, momentum, lr, s)
 
@@ -109,23 +122,29 @@ def _train_group(
     rows, slots = [n - block.low for n in nodes], [n - first for n in nodes]
     theta = _in_slots(block.store[f"theta.{population}"][rows], slots, size).to(device)
     momentum = _in_slots(block.store[f"momentum.{population}"][rows], slots, size).to(device) if s.momentum else None
-    batches: list[list[NDArray[np.int64]]] = [[] for _ in range(size)]
+    batches: list[list[_Batch]] = [[] for _ in range(size)]
     for node, slot in zip(nodes, slots):
         batches[slot] = _batches(block, population, node, round_, s)
 
-    def data_loss(row: Tensor, x: Tensor, y: Tensor, w: Tensor) -> Tensor:
+    def data_loss(row: Tensor, x: Tensor, y: Tensor, w: Tensor, divisor: Tensor) -> Tensor:
         each = F.cross_entropy(model.logits(row, x), y, reduction="none")
-        return (each * w).sum() / w.sum().clamp_min(1.0)
+        return (each * w).sum() / divisor
 
     stacked_gradient = vmap(grad(data_loss))
     for step in range(max(len(b) for b in batches)):
-        x, y, w = _padded(block, [b[step] if step < len(b) else None for b in batches], s.batch)
-        if s.clip is None:
-            gradient = stacked_gradient(theta, x, y, w)
+        now = [b[step] if step < len(b) else None for b in batches]
+        divisor = torch.tensor([_divisor(b) for b in now], dtype=torch.float32, device=device)
+        chosen = [None if b is None else b[0] for b in now]
+        if not any(positions is not None and len(positions) for positions in chosen):
+            gradient = torch.zeros_like(theta)  # holes alone
         else:
-            each = vmap(lambda row, xs, ys: per_sample_gradients(model, row, xs, ys))(theta, x, y)
-            scale = torch.clamp(s.clip / each.norm(dim=2).clamp_min(1e-30), max=1.0) * w
-            gradient = torch.einsum("rb,rbd->rd", scale, each) / s.batch
+            x, y, w = _padded(block, chosen, s.batch)
+            if s.clip is None:
+                gradient = stacked_gradient(theta, x, y, w, divisor)
+            else:
+                each = vmap(lambda row, xs, ys: per_sample_gradients(model, row, xs, ys))(theta, x, y)
+                scale = torch.clamp(s.clip / each.norm(dim=2).clamp_min(1e-30), max=1.0) * w
+                gradient = torch.einsum("rb,rbd->rd", scale, each) / divisor[:, None]
         idle = torch.tensor([step >= len(b) for b in batches], device=device)
         kept = (theta[idle], momentum[idle] if momentum is not None else None)
         _finish_step(theta, gradient, momentum, lr, s)
@@ -137,6 +156,13 @@ def _train_group(
         block.store[f"momentum.{population}"][rows] = momentum[slots].cpu().numpy()
 
 
+def _divisor(batch: _Batch | None) -> float:
+    if batch is None:
+        return 1.0
+    positions, fixed = batch
+    return float(len(positions) if fixed is None else fixed)
+
+
 def _in_slots(values: NDArray[np.float32], slots: list[int], size: int) -> Tensor:
     out = torch.zeros((size, values.shape[1]))
     out[slots] = torch.from_numpy(values)
@@ -145,7 +171,7 @@ def _in_slots(values: NDArray[np.float32], slots: list[int], size: int) -> Tenso
 
 def _padded(block: Block, chosen: list[NDArray[np.int64] | None], size: int) -> tuple[Tensor, Tensor, Tensor]:
     """Gather one minibatch a slot, padded to ``size`` samples of weight zero: x (r, b, ...), y (r, b), w (r, b)."""
-    filler = next(c for c in chosen if c is not None)[0]  # a retained sample, so that nothing else is ever read
+    filler = next(c for c in chosen if c is not None and len(c))[0]  # a retained sample: nothing else is ever read
     flat = np.full((len(chosen), size), filler, dtype=np.int64)
     weight = np.zeros((len(chosen), size), dtype=np.float32)
     for i, positions in enumerate(chosen):

@@ -160,6 +160,42 @@ class Network:
             else:
                 self.charge_gossip()
 
+    def walk(
+        self, program: str, params: dict[str, Any], token: NDArray[np.float64], route: Sequence[tuple[int, bool]],
+        vectors: dict[str, NDArray[np.float64]] | None = None, kind: str = "token",
+    ) -> NDArray[np.float64]:  # fmt: skip
+        """Carry a token along a route and return it, float64 of its shape: (d,), or (k, d) for k tokens side by side.
+
+        ``route`` lists vertices and whether each acts; those that do not only pass the token on. The h-th acting vertex
+        calls ``program(block, population, node, h, token, **params)``, which returns the new token. ``vectors`` are
+        arrays that the program reads by name. A message of the size of one token is charged for every move.
+        """
+        stops = [int(node) for node, acts in route if acts]
+        lows = [low for low, _ in self.session.blocks]
+        block_of = np.searchsorted(lows, stops, side="right") - 1
+        token, hop = np.array(token, dtype=np.float64), 0
+        common = {"program": program, "params": params, "population": self.name}
+        while hop < len(stops):
+            end = hop
+            while end < len(stops) and block_of[end] == block_of[hop]:
+                end += 1
+            arrays = {**(vectors or {}), "token": token}
+            part = {**common, "route": [[h, stops[h]] for h in range(hop, end)]}
+            token = self.session.tell(int(block_of[hop]), "walk", part, arrays).arrays["token"]
+            hop = end
+        path = tuple(int(node) for node, _ in route)
+        record = self.ledger.record(self.phase, kind, "walk", _FLOAT32 * self.dim, route=path)
+        self.clock.walk(record.messages, _FLOAT32 * self.dim)
+        return token
+
+    def checkpoint(self, label: str) -> None:
+        """Keep a copy of all rows on the hosts under a label; later deletions do not change it."""
+        self._ask("checkpoint", {"population": self.name, "label": label})
+
+    def rewind(self, label: str) -> None:
+        """Put the rows of the alive vertices back to a checkpoint; momenta are cleared."""
+        self._ask("rewind", {"population": self.name, "label": label})
+
     def charge_gossip(self, repeats: int = 1) -> None:
         """Write the traffic of gossip rounds over all edges into the ledger and the clock."""
         size = _FLOAT32 * self.dim

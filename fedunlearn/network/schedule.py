@@ -40,6 +40,19 @@ def local_batches(
     return batches
 
 
+def slot_batches(
+    seed: int, client: int, sample_ids: NDArray[np.int64], kept: NDArray[np.bool_], training: TrainingSettings,
+    round_: int,
+) -> list[tuple[NDArray[np.int64], int]]:  # fmt: skip
+    """Return the minibatches of one round and the number of slots each has, with schedule ``holes``.
+
+    ``sample_ids`` are all ids the client ever had, ``kept`` says which are retained: the batches are those of
+    :func:`local_batches` for all of them, a deleted id leaves its slot empty, and the gradient sum of a batch is
+    divided by its slots. So the schedule is the same with and without any deletion.
+    """
+    return [(b[kept[b]], len(b)) for b in local_batches(seed, client, sample_ids, training, round_)]
+
+
 def learning_rate(training: TrainingSettings, round_: int) -> float:
     """Return the step size of a round: ``lr``, and ``lr * final_factor`` in the last ``final_rounds`` rounds."""
     late = round_ >= training.rounds - training.final_rounds

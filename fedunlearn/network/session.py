@@ -76,6 +76,12 @@ class Session:
         """Send the same request to every host."""
         return self.transport.exchange([Request(op, params, arrays or {}) for _ in self.blocks])
 
+    def tell(self, host: int, op: str, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
+        """Send a request to one host; the others have nothing to do meanwhile."""
+        idle = Request("idle")
+        requests = [Request(op, params, arrays) if h == host else idle for h in range(len(self.blocks))]
+        return self.transport.exchange(requests)[host]
+
     def put(self, arrays: dict[str, np.ndarray]) -> None:
         """Keep arrays on every host under their names."""
         self.ask("put", {}, arrays)

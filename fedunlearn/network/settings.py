@@ -21,6 +21,10 @@ class TrainingSettings(Settings):
     local_epochs: int = Field(default=1, ge=1)
     local_steps: int | None = Field(default=None, ge=1, description="minibatch steps a round instead of whole epochs")
     batch: int = Field(default=32, ge=1)
+    schedule: Literal["compact", "holes"] = Field(
+        default="compact",
+        description="holes: batches are slots over all sample ids, deleted ones leave holes and the divisor stays",
+    )
     lr: float = Field(default=0.1, gt=0)
     final_rounds: int = Field(default=0, ge=0, description="the last rounds, which run at lr * final_factor")
     final_factor: float = Field(default=0.1, gt=0)

@@ -6,18 +6,16 @@ the certificate with its premises. It never sees data or models and imports neit
 
 from fedunlearn.privacy.certificate import (
     Certificate,
+    Kind,
     NoCertificate,
     Noise,
     Premise,
     Status,
+    junk_start_limit,
     read_certificates,
     write_certificates,
 )
-from fedunlearn.privacy.facts import RunFacts
-from fedunlearn.privacy.gaussian import classic_sigma, compose, curve, delta_of, epsilon_of, mu_of, sigma_for
-from fedunlearn.privacy.noise import gaussian_noise, publish
-from fedunlearn.privacy.settings import PrivacySettings
-from fedunlearn.privacy.tolerance import (
+from fedunlearn.privacy.claims.tolerance import (
     Calibration,
     calibrate,
     certify,
@@ -28,12 +26,17 @@ from fedunlearn.privacy.tolerance import (
     stopping_value,
     tolerance_for,
 )
+from fedunlearn.privacy.claims.tolerance_facts import RunFacts
+from fedunlearn.privacy.gaussian import classic_sigma, compose, curve, delta_of, epsilon_of, mu_of, sigma_for
+from fedunlearn.privacy.noise import gaussian_noise, publish
+from fedunlearn.privacy.settings import PrivacySettings
 from fedunlearn.privacy.verify import Check, Report, code_sha256, file_sha256, verify
 
 __all__ = [
     "Calibration",
     "Certificate",
     "Check",
+    "Kind",
     "NoCertificate",
     "Noise",
     "Premise",
@@ -52,6 +55,7 @@ __all__ = [
     "file_sha256",
     "gaussian_noise",
     "joint_sensitivity",
+    "junk_start_limit",
     "meets_tolerance",
     "mu_of",
     "mu_over_releases",

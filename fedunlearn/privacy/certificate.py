@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import os
 import tempfile
 import textwrap
@@ -21,10 +22,20 @@ from typing import Any, Literal, get_args
 from fedunlearn.errors import UserError
 from fedunlearn.privacy import gaussian
 
-SCHEMA = "fedunlearn/certificates/1"
+SCHEMA = "fedunlearn/certificates/2"
 
 Status = Literal["enforced", "measured", "assumed"]
 Noise = Literal["simulated", "secret"]
+Kind = Literal[
+    "retrain-equivalence", "certifier", "single-node", "transcript", "message", "differential-privacy", "exact"
+]
+"""What the release is compared with, from strong to weak for one who asks "as if it had never been there?".
+
+``exact``: the same law as retraining. ``retrain-equivalence``: what retraining would release. ``certifier``: what a
+procedure that never saw the deleted data would release. ``single-node``: either of these, for one node's model alone.
+``differential-privacy``: every release of training, whoever is deleted later. ``transcript`` and ``message``: only
+what the messages of the answer add to what was known before; they say nothing about the trained model itself.
+"""
 
 
 class NoCertificate(Exception):
@@ -46,9 +57,11 @@ class Certificate:
 
     Attributes:
         method: the unlearning method that answered the request.
+        kind: what the release is compared with, one word of :data:`Kind`.
         granularity: what was deleted: ``sample``, ``class`` or ``client``.
         epsilon, delta: the claim, dimensionless; also true at every other point of :meth:`curve`.
-        mu: the exact privacy number of everything this certificate covers, dimensionless.
+        mu: the privacy number of everything this certificate covers, dimensionless; None where the claim is about the
+            one pair (epsilon, delta) and no Gaussian profile stands behind it.
         sigma: standard deviation of the noise on each parameter, in units of the parameters.
         sensitivity: largest L2 distance between the two noise-free vectors, in units of the parameters.
         theorem: the statement that is invoked.
@@ -65,10 +78,11 @@ class Certificate:
     """
 
     method: str
+    kind: Kind
     granularity: str
     epsilon: float
     delta: float
-    mu: float
+    mu: float | None
     sigma: float
     sensitivity: float
     theorem: str
@@ -92,9 +106,16 @@ class Certificate:
         self, *, epsilons: Iterable[float] | None = None, deltas: Iterable[float] | None = None
     ) -> list[tuple[float, float]]:
         """Return (epsilon, delta) points that hold under the same premises; by default around the claimed epsilon."""
+        if self.mu is None:
+            return [(self.epsilon, self.delta)]
         if epsilons is None and deltas is None:
             epsilons = [self.epsilon * 2 ** (step / 8) for step in range(-32, 17)]
         return gaussian.curve(self.mu, epsilons=epsilons, deltas=deltas)
+
+    @property
+    def worth(self) -> str:
+        """What the claim is worth, in one sentence: how often the best observer guesses the world right."""
+        return worth_of(self.epsilon, self.delta, self.mu)
 
     def with_hashes(self, hashes: Mapping[str, str]) -> Certificate:
         """Return the certificate with further hashes, for files that are written after it was issued."""
@@ -106,6 +127,7 @@ class Certificate:
         for key in ("scope", "limits", "premises"):
             plain[key] = list(plain[key])
         plain["valid"] = self.valid
+        plain["worth"] = self.worth
         plain["sha256"] = digest(plain)
         return plain
 
@@ -119,13 +141,15 @@ class Certificate:
         names = [field.name for field in dataclasses.fields(cls)]
         if missing := [name for name in names if name not in plain]:
             raise UserError(f"the certificate has no entry '{missing[0]}', which every certificate must have")
-        if unknown := sorted(set(plain) - set(names) - {"valid", "sha256"}):
+        if unknown := sorted(set(plain) - set(names) - {"valid", "worth", "sha256"}):
             raise UserError(f"the certificate has an entry '{unknown[0]}', which no certificate may have")
         values = {name: plain[name] for name in names}
         for name in ("epsilon", "delta", "mu", "sigma", "sensitivity"):
-            values[name] = _number(name, values[name])
+            if name != "mu" or values[name] is not None:
+                values[name] = _number(name, values[name])
         for name in ("method", "granularity", "theorem", "claim", "view", "view_reason"):
             _expect(isinstance(values[name], str), name, values[name], "a text")
+        _expect(values["kind"] in get_args(Kind), "kind", values["kind"], f"one of {', '.join(get_args(Kind))}")
         _expect(values["noise"] in get_args(Noise), "noise", values["noise"], "'simulated' or 'secret'")
         for name in ("scope", "limits"):
             _expect(_is_texts(values[name]), name, values[name], "a list of texts")
@@ -145,9 +169,11 @@ class Certificate:
             f"{self.granularity.capitalize()}-level deletion by {self.method}: {verdict}",
             "",
             *_wrapped(
-                f"epsilon = {self.epsilon:g}, delta = {self.delta:g} (mu = {self.mu:.6g}; sigma = {self.sigma:.6g} "
+                f"epsilon = {self.epsilon:g}, delta = {self.delta:g} "
+                f"({'' if self.mu is None else f'mu = {self.mu:.6g}; '}sigma = {self.sigma:.6g} "
                 f"on every parameter, sensitivity {self.sensitivity:.6g}; {self.noise} noise)"
             ),
+            *_wrapped(f"{self.kind}: {self.worth}"),
             *_wrapped(self.claim),
             *_wrapped(f"Theorem: {self.theorem}"),
             "",
@@ -164,6 +190,36 @@ class Certificate:
             *(line for entry in self.limits for line in _wrapped(entry, "  - ")),
         ]
         return "\n".join(lines)
+
+
+VACUOUS = 0.99
+"""From this probability of a right guess on, a certificate is called vacuous."""
+
+
+def worth_of(epsilon: float, delta: float, mu: float | None = None) -> str:
+    """Return one sentence: how often the best observer, who finds both worlds equally likely, guesses right.
+
+    ``(1 + TV)/2`` with total variation ``2 Phi(mu/2) - 1`` where the profile is Gaussian, else the largest one that
+    (epsilon, delta) allows, ``1 - 2 (1 - delta)/(1 + e^epsilon)`` (Kairouz, Oh and Viswanath 2015).
+    """
+    if mu is not None:
+        right = (1.0 + gaussian.delta_of(mu, 0.0)) / 2.0
+    else:
+        right = 1.0 - (1.0 - delta) / (1.0 + math.exp(min(epsilon, 700.0)))
+    said = f"the best observer guesses right in {100 * right:.4g} % of the cases, where 50 % is a coin"
+    return f"vacuous: {said}" if right >= VACUOUS else said
+
+
+def junk_start_limit(certificate: Certificate) -> float | None:
+    """Return how much a trained start can raise any score in [0, 1] above a junk start, ``2 Phi(mu/2) - 1`` (T6).
+
+    None for claims that do not hide the start: about messages only, or about two runs from the same public start.
+    """
+    if certificate.kind not in ("retrain-equivalence", "certifier") or certificate.facts.get("rule") == "rewind":
+        return None
+    if certificate.mu is not None:
+        return gaussian.delta_of(certificate.mu, 0.0)
+    return 1.0 - 2.0 * (1.0 - certificate.delta) / (1.0 + math.exp(min(certificate.epsilon, 700.0)))
 
 
 def all_enforced(statuses: Sequence[str]) -> bool:

@@ -19,8 +19,7 @@ import fedunlearn
 from fedunlearn.errors import UserError
 from fedunlearn.privacy import gaussian
 from fedunlearn.privacy.certificate import Certificate, NoCertificate, all_enforced, digest, read_entries
-from fedunlearn.privacy.facts import RunFacts
-from fedunlearn.privacy.tolerance import certify
+from fedunlearn.privacy.claims import rebuild
 
 _RELATIVE = 1e-8
 """Agreement asked of recomputed floats: far above rounding, far below anything that changes a claim."""
@@ -128,19 +127,13 @@ def _checks_of(number: int, entry: Mapping[str, Any], folder: Path) -> Iterator[
         return
     statuses = [premise.status for premise in claimed.premises]
     yield check("valid, from the premises", entry.get("valid"), all_enforced(statuses))
-    yield from _profile_checks(claimed, check)
+    yield from _profile_checks(entry, claimed, check)
     try:
-        rebuilt = certify(
-            RunFacts.from_dict(claimed.facts),
-            claimed.epsilon,
-            claimed.delta,
-            noise=claimed.noise,
-            hashes=claimed.hashes,
-        )
+        rebuilt = rebuild(claimed.facts, claimed.epsilon, claimed.delta, noise=claimed.noise, hashes=claimed.hashes)
     except (UserError, NoCertificate, TypeError, ValueError, ArithmeticError) as error:
         yield check("the claim, from the facts of the run", "a certificate", f"none: {error}", ok=False)
     else:
-        for name in ("sensitivity", "mu", "sigma", "constants", "method", "granularity", "theorem", "claim"):
+        for name in ("sensitivity", "mu", "sigma", "constants", "method", "kind", "granularity", "theorem", "claim"):
             yield check(f"{name}, from the facts of the run", getattr(claimed, name), getattr(rebuilt, name))
         for name in ("scope", "view", "view_reason", "limits"):
             yield check(f"{name}, from the facts of the run", getattr(claimed, name), getattr(rebuilt, name))
@@ -151,12 +144,20 @@ def _checks_of(number: int, entry: Mapping[str, Any], folder: Path) -> Iterator[
     yield from _file_checks(claimed, folder, check)
 
 
-def _profile_checks(claimed: Certificate, check: Any) -> Iterator[Check]:
+def _profile_checks(entry: Mapping[str, Any], claimed: Certificate, check: Any) -> Iterator[Check]:
     """Compare the claim with the exact Gaussian profile, from the numbers of the certificate alone."""
+    try:
+        yield check("worth, from mu or from epsilon and delta", entry.get("worth"), claimed.worth)
+    except (UserError, ValueError) as error:
+        yield check("worth, from mu or from epsilon and delta", "a sentence", str(error), ok=False)
+    if claimed.mu is None:  # no Gaussian profile: the accountant that rebuilds the claim from the facts decides
+        return
     try:
         delta = gaussian.delta_of(claimed.mu, claimed.epsilon)
         ok = 0 < claimed.delta < 1 and delta <= claimed.delta * (1 + _RELATIVE)
         yield check(f"delta at epsilon = {claimed.epsilon:g}", claimed.delta, delta, ok=ok)
+        if claimed.facts.get("rule") != "tolerance":
+            return
         releases = claimed.constants.get("releases", 1.0)
         needed = gaussian.sigma_for(claimed.sensitivity * math.sqrt(releases), claimed.epsilon, claimed.delta)
         ok = claimed.sigma >= needed * (1 - _RELATIVE)

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fedunlearn.results.files import plain
 
-SCHEMA: Literal["fedunlearn/summary/1"] = "fedunlearn/summary/1"
+SCHEMA: Literal["fedunlearn/summary/2"] = "fedunlearn/summary/2"
 
 
 class _Entry(BaseModel):
@@ -86,11 +86,13 @@ class PremiseEntry(_Entry):
 class CertificateEntry(_Entry):
     """The certificate of the release after the request; `certificate.json` has it in full."""
 
+    kind: str = Field(description="what the release is compared with, in one word (docs/certificates.md)")
     epsilon: float = Field(description="ε of the claim")
     delta: float = Field(description="δ of the claim")
     sigma: float = Field(description="standard deviation of the noise on each parameter")
     sensitivity: float = Field(description="proved bound on the L2 distance of the noise-free vectors")
     valid: bool = Field(description="whether every premise was enforced")
+    worth: str = Field(description="how often the best observer guesses right; begins with `vacuous` where always")
     theorem: str = Field(description="the statement that is invoked")
     scope: list[str] = Field(description="the threat model, which no code can enforce")
     premises: list[PremiseEntry] = Field(description="the conditions, as below")
@@ -118,7 +120,12 @@ class RetrainCostEntry(CostEntry):
 class ControlEntry(CostEntry):
     """The last request's answer reached from another start, without private data: what it took, and how good it is."""
 
-    test_accuracy: float | None = Field(ge=0, le=1, description="of the vector that was reached, before noise")
+    test_accuracy: float | None = Field(
+        ge=0, le=1, description="of the vector that was reached, before noise; of a junk start, after it"
+    )
+    allowed_difference: float | None = Field(
+        default=None, description="junk start: how much of any score the certificate lets the trained start account for"
+    )
 
 
 class RequestEntry(_Entry):
@@ -130,6 +137,9 @@ class RequestEntry(_Entry):
     method: str = Field(description="unlearning method")
     certificate: CertificateEntry | None = Field(description="the certificate, or null")
     certificate_reason: str = Field(default="", description="why there is none, in one sentence")
+    further_certificates: list[CertificateEntry] = Field(
+        default=[], description="what holds for other observers, such as those who saw the messages"
+    )
     distance_to_retrained: float | None = Field(
         default=None, ge=0, description="largest L2 distance of a node to the retrained network, before noise on both"
     )
@@ -172,7 +182,7 @@ class CacheEntry(_Entry):
 class Summary(_Entry):
     """A whole run."""
 
-    schema_: Literal["fedunlearn/summary/1"] = Field(default=SCHEMA, alias="schema", description="this version")
+    schema_: Literal["fedunlearn/summary/2"] = Field(default=SCHEMA, alias="schema", description="this version")
     name: str = Field(description="name of the experiment")
     seed: int = Field(description="seed of everything that was drawn")
     versions: dict[str, str] = Field(description="Python, this package and the libraries that decide numbers")

@@ -94,12 +94,13 @@ class Record:
         self, request: DeletionRequest, outcome: Outcome, cost: Cost, retrain_cost: Cost, distances: dict[str, Any]
     ) -> None:
         """Add one answered request: certificate, cost, and distances to the retrained twin."""
-        certificate = outcome.certificate
-        if certificate is not None and self.directory is not None:
+        certificate, further = outcome.certificate, list(outcome.further_certificates)
+        if outcome.release is not None and self.directory is not None:
             name = f"models/release-{request.number + 1}.safetensors"
-            certificate = certificate.with_hashes({name: file_sha256(self.directory.path / name)})
-        if certificate is not None:
-            self.certificates.append(certificate)
+            hashes = {name: file_sha256(self.directory.path / name)}
+            certificate = None if certificate is None else certificate.with_hashes(hashes)
+            further = [each.with_hashes(hashes) for each in further]
+        self.certificates += [*([] if certificate is None else [certificate]), *further]
         self.summary["requests"].append(
             {
                 "request": {
@@ -109,6 +110,7 @@ class Record:
                 "method": self.experiment.unlearning.method,
                 "certificate": None if certificate is None else certificate.to_dict(),
                 "certificate_reason": outcome.certificate_reason,
+                "further_certificates": [each.to_dict() for each in further],
                 "fell_back_to_retraining": outcome.fell_back_to_retraining,
                 "details": outcome.details,
                 "influence": self._influence_entry(request),
@@ -118,10 +120,10 @@ class Record:
             }
         )  # fmt: skip
 
-    def add_control(self, name: str, entry: dict[str, Any], cost: Cost) -> None:
+    def add_control(self, name: str, entry: dict[str, Any], cost: Cost, limit: float | None = None) -> None:
         """Add what the last request would have taken from another start, to its entry."""
         controls = self.summary["requests"][-1].setdefault("controls", {})
-        controls[name] = {**asdict(cost), "test_accuracy": entry["test_accuracy"]}
+        controls[name] = {**asdict(cost), "test_accuracy": entry["test_accuracy"], "allowed_difference": limit}
 
     def _influence_entry(self, request: DeletionRequest) -> dict[str, Any] | None:
         found = self.influence

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from fedunlearn.config import Experiment
 from fedunlearn.evaluation.evaluator import Evaluator, Snapshot
 from fedunlearn.evaluation.influence import measure_influence
-from fedunlearn.network import Network, Session, Transport, train
+from fedunlearn.network import Network, Session, Transport
+from fedunlearn.privacy import Certificate, junk_start_limit
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.simulation.forecast import check_memory
 from fedunlearn.simulation.recording import Record
@@ -63,17 +64,17 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
     """Train; then, request after request, erase, unlearn, retrain for comparison, and measure. Returns the ledger."""
     experiment, unlearner = world.experiment, world.unlearner
     evaluator = Evaluator(world.dataset, world.features, world.model, experiment.evaluation, experiment.seed)
-    network = _new_network(world, session, "main", world.graph)
+    network = new_network(world, session, "main", world.graph)
     evaluator.put_node_test(network)
     record.describe(world.dataset, network, world.model)
     training, secret = experiment.training, experiment.privacy.noise == "secret"
     every = min(experiment.evaluation.every, max(1, training.rounds))
     cache = TrainingCache(world.dataset, evaluator, every=every, enabled=experiment.runtime.cache)
     record.cache["used"] = cache.enabled
-    situation = _situation(world, record, release=0)
+    situation = situation_of(world, record, release=0)
     with world.watch.phase("train"):
         unlearner.prepare(network, situation)
-        _learn(world, network, cache, record, "train")
+        _learn(world, network, cache, record, "train", situation)
         trained = evaluator.keep(network) if world.requests else None  # what the figure of moves compares with
         last = unlearner.conclude(network, situation)
     deleted = np.unique(np.concatenate([np.zeros(0, np.int64), *(r.sample_ids for r in world.requests)]))
@@ -87,9 +88,9 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
         with world.watch.phase("evaluate"):
             _follow_influence(world, network, request, record)
             before = evaluator.snapshot(network, last.noise_free)
-        situation = _situation(world, record, release=request.number + 1, previous=last.release)
+        situation = situation_of(world, record, release=request.number + 1, previous=last.release)
         with world.watch.phase("unlearn"):
-            last, cost = _unlearn(world, network, request, situation)
+            last, cost = answer_request(world, network, request, situation)
             if secret:
                 record.cache["purged"] += cache.purge(request.sample_ids)
         with world.watch.phase("retrain"):
@@ -104,13 +105,15 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
                     vector = _vector(net, outcome)
                     record.add_model(name, vector, evaluator.report(vector, deleted, net))
                 _run_controls(world, twin, situation, evaluator, record, deleted)
+                if last.certificate is not None:
+                    _run_junk_start(world, twin, last.certificate, evaluator, record, deleted)
             before.drop()
             twin.drop()
     record.cache["kept"] = cache.holding(deleted)
     return network.ledger.summary()
 
 
-def _new_network(world: World, session: Session, name: str, graph: nx.Graph, like: Network | None = None) -> Network:
+def new_network(world: World, session: Session, name: str, graph: nx.Graph, like: Network | None = None) -> Network:
     """Create a population at the public start; a retrained twin lacks what ``like`` has deleted."""
     return Network(
         session, name, graph, world.experiment.topology.mixing, world.start,
@@ -119,15 +122,18 @@ def _new_network(world: World, session: Session, name: str, graph: nx.Graph, lik
     )  # fmt: skip
 
 
-def _learn(world: World, network: Network, cache: TrainingCache, record: Record, phase: str) -> None:
+def _learn(
+    world: World, network: Network, cache: TrainingCache, record: Record, phase: str, situation: Situation
+) -> None:
     """Train a fresh population by the recipe, or take it from the cache; its learning curve goes into the record.
 
     Seconds are those of the training, also where it was done by an earlier run, without those of drawing the curve.
     """
     watch, training = world.watch, world.experiment.training
+    cached = not world.unlearner.trains_itself
     with watch.aside():
-        key = cache.key(network, world.start, training)
-        found = cache.find(key)
+        key = cache.key(network, world.start, training) if cached else None
+        found = cache.find(key) if key is not None else None
         if found is not None:
             found.apply(network)
     if found is not None:
@@ -143,16 +149,18 @@ def _learn(world: World, network: Network, cache: TrainingCache, record: Record,
             points.append((round_, cache.evaluator.curve_point(net)))
 
     began = watch.now()
-    _run_recipe(world, network, phase, every=cache.every, draw=draw)
+    run_recipe(world, network, situation, phase, every=cache.every, draw=draw)
     seconds = watch.now() - began
-    with watch.aside():
-        cache.keep(key, network, points, seconds)
+    if key is not None:
+        with watch.aside():
+            cache.keep(key, network, points, seconds)
     record.add_curve(phase, points)
 
 
-def _run_recipe(
-    world: World, network: Network, phase: str, *, every: int = 1, draw: Callable[[int, Network], None] | None = None
-) -> None:
+def run_recipe(
+    world: World, network: Network, situation: Situation, phase: str, *, every: int = 1,
+    draw: Callable[[int, Network], None] | None = None,
+) -> None:  # fmt: skip
     """Train a network by the recipe, telling the progress, and what ``draw`` wants to see, after ``every`` rounds."""
     training = world.experiment.training
 
@@ -161,17 +169,17 @@ def _run_recipe(
         if draw is not None:
             draw(round_, net)
 
-    train(network, training, every=every, watch=look)
+    world.unlearner.train(network, situation, every=every, watch=look)
 
 
-def _unlearn(world: World, network: Network, request: DeletionRequest, situation: Situation) -> tuple[Outcome, Cost]:
+def answer_request(world: World, network: Network, request: DeletionRequest, situation: Situation) -> tuple[Outcome, Cost]:
     """Let the method see the forget set if it must, erase it, take leavers out of the graph, and answer."""
     network.phase = "unlearn"
     world.progress(f"request {request.number}", 0, 1)
 
     def answer() -> Outcome:
         world.unlearner.observe(network, request, situation)
-        for node in request.leaves:
+        for node in () if world.experiment.topology.repair == "relay" else request.leaves:
             network.leave(node, remove_vertex(network.graph, node, world.experiment.topology.repair, network.alive))
         network.erase(request.sample_ids)
         outcome = world.unlearner.unlearn(network, request, situation)
@@ -188,11 +196,13 @@ def _retrain(
     world: World, session: Session, network: Network, cache: TrainingCache, record: Record, request: DeletionRequest
 ) -> tuple[Network, Outcome, Cost]:
     """Train a twin that never saw what the network has deleted so far, by the same recipe and the same ending."""
-    twin = _new_network(world, session, "retrained", network.graph, network)
+    twin = new_network(world, session, "retrained", network.graph, network)
+
+    situation = situation_of(world, record, request.number, world_name="retrained")
 
     def learn() -> Outcome:
-        _learn(world, twin, cache, record, f"retrain {request.number}")
-        return world.unlearner.conclude(twin, _situation(world, record, request.number, world_name="retrained"))
+        _learn(world, twin, cache, record, f"retrain {request.number}", situation)
+        return world.unlearner.conclude(twin, situation)
 
     outcome, cost = metered(twin, learn, world.watch)
     return twin, outcome, cost
@@ -213,7 +223,22 @@ def _run_controls(
     twin.wipe()
 
 
-def _situation(
+def _run_junk_start(
+    world: World, twin: Network, certificate: Certificate, evaluator: Evaluator, record: Record,
+    deleted: NDArray[np.int64],
+) -> None:  # fmt: skip
+    """Print beside a certificate for a model that is not convex what the same procedure makes of a junk start (T6)."""
+    attempt = world.unlearner.junk_start(twin, situation_of(world, record, release=0, world_name="junk start"))
+    if attempt is None:
+        return
+    twin.phase = "evaluate"
+    outcome, cost = metered(twin, attempt, world.watch)
+    vector = _vector(twin, outcome)
+    record.add_control("junk_start", evaluator.report(vector, deleted), cost, junk_start_limit(certificate))
+    twin.wipe()
+
+
+def situation_of(
     world: World, record: Record, release: int, previous: NDArray[np.float32] | None = None, world_name: str = "main"
 ) -> Situation:
     """Gather what a method is told. The twin's releases have noise of their own, and are not kept."""
@@ -221,17 +246,18 @@ def _situation(
 
     def retrain(network: Network) -> None:
         network.write(world.start)
-        _run_recipe(world, network, "retrain (fallback)", every=world.experiment.evaluation.every)
+        run_recipe(world, network, situation, "retrain (fallback)", every=world.experiment.evaluation.every)
 
     def persist(vector: NDArray[np.float32]) -> None:
         if world_name == "main":
             record.persist(release, vector)
 
-    return Situation(
+    situation = Situation(
         training=experiment.training, privacy=experiment.privacy, start=world.start, seed=experiment.seed,
         release=release, retrain=retrain, persist=persist, public=world.public, previous_release=previous,
         world=world_name, hashes=record.hashes,
     )  # fmt: skip
+    return situation
 
 
 def metered(network: Network, work: Callable[[], Outcome], watch: Stopwatch) -> tuple[Outcome, Cost]:

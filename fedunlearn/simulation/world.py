@@ -18,8 +18,8 @@ from fedunlearn.requests import DeletionRequest, resolve_requests
 from fedunlearn.simulation.public import prepare_features
 from fedunlearn.simulation.stopwatch import Stopwatch
 from fedunlearn.topology import build_graph, remove_vertex
-from fedunlearn.unlearning.base import PublicKnowledge, Unlearner
-from fedunlearn.unlearning.registry import method
+from fedunlearn.unlearning.base import Plan, PublicKnowledge, Unlearner
+from fedunlearn.unlearning.registry import check_defined, method
 
 Progress = Callable[[str, int, int], None]
 
@@ -55,8 +55,15 @@ def prepare(experiment: Experiment, progress: Progress) -> World:
     _rehearse_departures(experiment, graph, requests)
     features, public = prepare_features(experiment, dataset, progress)
     model = build_model(experiment.model, dataset.num_classes, features.output_shape)
-    unlearner = method(experiment.unlearning.method).implementation(experiment.unlearning.settings)
-    unlearner.check(model, experiment.training)
+    info = method(experiment.unlearning.method)
+    unlearner = info.implementation(experiment.unlearning.settings)
+    counts = np.array([len(dataset.train_rows(int(c))) for c in dataset.clients(Role.TRAIN)])
+    plan = Plan(
+        model, experiment.training, experiment.privacy, experiment.topology.mixing, experiment.topology.repair, counts,
+        tuple(requests), features.kind,
+    )  # fmt: skip
+    check_defined(info, plan)
+    unlearner.check(plan)
     return World(
         experiment, dataset, features, public, model, graph, requests, model.initial(experiment.seed), unlearner,
         progress,
@@ -76,6 +83,8 @@ def _rehearse_departures(experiment: Experiment, graph: nx.Graph, requests: list
     """Take all leavers out of a copy of the graph, so that a disconnection is told before training, not after."""
     alive = np.ones(graph.number_of_nodes(), dtype=bool)
     for request in requests:
+        if experiment.topology.repair == "relay":
+            return
         for node in request.leaves:
             graph = remove_vertex(graph, node, experiment.topology.repair, alive)
             alive[node] = False

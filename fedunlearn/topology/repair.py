@@ -19,7 +19,7 @@ def remove_vertex(graph: nx.Graph, vertex: int, repair: Repair, alive: NDArray[n
     ``refuse`` leaves all other edges as they are. ``path`` joins the former neighbours, in ascending order of id, by a
     path, whether that is needed or not: then the remaining graph is connected because any walk through the vertex can
     take the path instead, and the new edges are a public rule of the neighbours' ids alone, so the retrained network
-    has the same graph.
+    has the same graph. With ``relay`` nobody is removed: a client without data stays and mixes, so do not call this.
 
     ``alive`` (N,) bool says who was there before the departure. Raises UserError when the vertex does not exist, has
     left already, is the last one, or when ``refuse`` would leave the others disconnected.
@@ -38,7 +38,7 @@ def remove_vertex(graph: nx.Graph, vertex: int, repair: Repair, alive: NDArray[n
     if repair == "path":
         repaired.add_edges_from(pairwise(neighbours))
     elif repair != "refuse":
-        raise ValueError(f"'{repair}' is not a repair rule (allowed: refuse, path)")
+        raise ValueError(f"'{repair}' is not a repair rule for a vertex that goes (allowed: refuse, path)")
     count, sizes = components(repaired, alive)
     if count > 1:
         hint = "; set topology.repair = 'path' to join its former neighbours" if repair == "refuse" else ""

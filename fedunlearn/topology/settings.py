@@ -13,7 +13,7 @@ Generator = Literal[
     "erdos-renyi", "watts-strogatz", "barabasi-albert", "stochastic-block", "random-geometric", "single", "file",
 ]  # fmt: skip
 Mixing = Literal["metropolis", "max-degree", "lazy-metropolis", "lazy-max-degree", "random-matching", "exact-average"]
-Repair = Literal["refuse", "path"]
+Repair = Literal["refuse", "path", "relay"]
 
 
 class TopologySettings(Settings):
@@ -44,5 +44,8 @@ class TopologySettings(Settings):
         description="file: GraphML, edge list or TOML (edges or a generator spec); or a name in topologies/",
     )
     mixing: Mixing = "metropolis"
-    repair: Repair = Field(default="refuse", description="path: join a leaver's former neighbours in a path, always")
+    repair: Repair = Field(
+        default="refuse",
+        description="path: join a leaver's former neighbours in a path, always; relay: a leaver stays, without data",
+    )
     seed: int | None = Field(default=None, ge=0, description="seed of a random graph; by default the run's seed")

@@ -10,9 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedunlearn.models import Model
-from fedunlearn.network import Network, TrainingSettings
+from fedunlearn.network import Network, TrainingSettings, train
+from fedunlearn.network.training import Watcher
 from fedunlearn.privacy import Certificate, PrivacySettings
 from fedunlearn.requests import DeletionRequest
+from fedunlearn.topology.settings import Mixing, Repair
+from fedunlearn.unlearning.games import Game
 
 
 @dataclass(frozen=True)
@@ -71,14 +74,47 @@ class Outcome:
 
     ``noise_free`` (d,) float64 is the vector that noise was added to: for the evaluation alone, which compares it with
     retraining and then drops it. Methods whose nodes keep their own models leave it None.
+    ``further_certificates`` are about other observers than the first, such as those who saw the messages.
     """
 
     noise_free: NDArray[np.float64] | None = None
     release: NDArray[np.float32] | None = None
     certificate: Certificate | None = None
     certificate_reason: str = ""
+    further_certificates: tuple[Certificate, ...] = ()
     fell_back_to_retraining: bool = False
     details: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a method is asked to do, known before anything is trained.
+
+    ``counts`` (N,) training samples of every vertex before any deletion; ``repair`` is what happens to the graph when a
+    client leaves; ``feature_kind`` is how records become inputs.
+    """
+
+    model: Model
+    training: TrainingSettings
+    privacy: PrivacySettings
+    mixing: Mixing
+    repair: Repair
+    counts: NDArray[np.int64]
+    requests: tuple[DeletionRequest, ...]
+    feature_kind: str = "unit"
+
+    @property
+    def nodes(self) -> int:
+        """Number of vertices."""
+        return len(self.counts)
+
+    @property
+    def network(self) -> str:
+        """The setting: ``centralized`` (one vertex), ``federated`` (exact averages) or ``decentralized``."""
+        if self.nodes == 1:
+            return "centralized"
+        exact = self.training.algorithm == "fedavg" or self.mixing == "exact-average"
+        return "federated" if exact else "decentralized"
 
 
 class Unlearner:
@@ -87,11 +123,24 @@ class Unlearner:
     A method overrides :meth:`unlearn`, and the rest where it needs to.
     """
 
-    def check(self, model: Model, training: TrainingSettings) -> None:
+    def check(self, plan: Plan) -> None:
         """Raise UserError for settings that the method cannot serve, before anything is trained."""
 
     def prepare(self, network: Network, situation: Situation) -> None:
         """Build, once a run, what depends on public data only."""
+
+    def train(self, network: Network, situation: Situation, *, every: int = 1, watch: Watcher | None = None) -> None:
+        """Run the training recipe on a network at the public start.
+
+        A method overrides this to record while training, or to train by a recipe of its own; its training is then
+        never taken from the cache. ``watch`` wants to be called after every ``every`` rounds, and after the last.
+        """
+        train(network, situation.training, every=every, watch=watch)
+
+    @property
+    def trains_itself(self) -> bool:
+        """Whether what training leaves depends on the method."""
+        return type(self).train is not Unlearner.train
 
     def conclude(self, network: Network, situation: Situation) -> Outcome:
         """End the training of a network, by the same rule with and without the deleted data."""
@@ -107,3 +156,29 @@ class Unlearner:
     def controls(self, network: Network, situation: Situation) -> dict[str, Callable[[], Outcome]]:
         """Return named other ways to reach the answer, for comparison; they release nothing and change no row."""
         return {}
+
+    def junk_start(self, network: Network, situation: Situation) -> Callable[[], Outcome] | None:
+        """Return the same procedure from a public start that no training touched (docs/certificates.md, T6).
+
+        Every certificate for a model that is not convex is printed beside what this gives, for a start that a
+        certificate hides can help only so much. It may change the rows: it runs on the retrained twin, last of all.
+        None where the answer does not depend on the start, or nothing is certified.
+        """
+        return None
+
+    def tight_game(self, network: Network, outcome: Outcome, situation: Situation) -> Game | None:
+        """Return two worlds whose distance is at least 0.9 of the claimed sensitivity, played by the release code.
+
+        Called after an answer with a certificate; ``network`` holds the retained data. None: there is no such instance.
+        """
+        return None
+
+    def natural_game(
+        self, network: Network, before: Outcome, outcome: Outcome, retrained: Outcome, situation: Situation
+    ) -> Game | None:
+        """Return the worlds of this run, unlearned and retrained, for many fresh draws.
+
+        ``before`` ended the training with the deleted data; ``network`` holds the retained data. None: the default,
+        which noises the two outcomes' noise-free vectors as the certificate says.
+        """
+        return None

@@ -6,10 +6,13 @@ import importlib
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.metadata import entry_points
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedunlearn.errors import UserError, listed, nearest
 from fedunlearn.settings import Settings
+
+if TYPE_CHECKING:
+    from fedunlearn.unlearning.base import Plan
 
 _BUILT_IN = {
     "retrain": "fedunlearn.unlearning.exact.retrain",
@@ -20,7 +23,11 @@ _BUILT_IN = {
 
 @dataclass(frozen=True)
 class MethodInfo:
-    """One line of ``fedunlearn methods``. A method's module defines it as ``METHOD``."""
+    """One line of ``fedunlearn methods``. A method's module defines it as ``METHOD``.
+
+    ``levels`` and ``networks`` say where it is defined; everywhere else it is refused before anything is trained, with
+    the sentence ``not_defined``.
+    """
 
     name: str
     summary: str
@@ -29,6 +36,9 @@ class MethodInfo:
     implementation: type[Any]
     needs: str = ""
     certifies: str = "nothing"
+    enforces: str = ""
+    networks: tuple[str, ...] = ("centralized", "federated", "decentralized")
+    not_defined: str = ""
 
 
 def _modules() -> dict[str, str]:
@@ -52,6 +62,22 @@ def method(name: str) -> MethodInfo:
 def methods() -> dict[str, MethodInfo]:
     """Return all methods by name."""
     return {name: method(name) for name in sorted(_modules())}
+
+
+def check_defined(info: MethodInfo, plan: Plan) -> None:
+    """Raise UserError where a method is not defined: for the level of a request, or for the kind of network."""
+    why = f": {info.not_defined}" if info.not_defined else ""
+    for request in plan.requests:
+        if request.level not in info.levels:
+            raise UserError(
+                f"requests.{request.number}.level = '{request.level}' is not defined for '{info.name}'{why} (allowed: "
+                f"{listed(info.levels)})"
+            )
+    if plan.network not in info.networks:
+        raise UserError(
+            f"unlearning.method = '{info.name}' is not defined in a {plan.network} setting{why} (allowed: "
+            f"{listed(info.networks)})"
+        )
 
 
 def settings_for(name: str) -> type[Settings]:

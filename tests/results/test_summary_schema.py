@@ -65,7 +65,7 @@ def change(path: str, value: object) -> dict:
 @pytest.mark.parametrize(
     ("path", "value"),
     [
-        ("schema", "fedunlearn/summary/2"),
+        ("schema", "fedunlearn/summary/1"),
         ("seed", "0"),
         ("topology.nodes", 0),
         ("models.original.test_accuracy", 1.2),

@@ -9,6 +9,7 @@ import example_run
 import pytest
 from rich.console import Console
 
+from fedunlearn.privacy.certificate import worth_of
 from fedunlearn.results import check_summary, summary_table, words
 from fedunlearn.results.words import describe_request, in_order, seconds, times
 
@@ -43,8 +44,8 @@ def test_every_number_a_reader_needs_is_there():
         "unlearned 0.838 0.827 ± 0.006 0.811–0.840 0.870 0.842 0.820 0.520",
         "public head 0.702 – – 0.710 0.693 0.704 0.495",
         "client 17 leaves with 158 samples (newton)",
-        "ε = 1, δ = 1e-5 valid: every premise was enforced",
-        "σ = 0.05 on each parameter, for a sensitivity of 0.0134",
+        "ε = 1, δ = 1e-5 sensitivity Δ = 0.0134 noise σ = 0.05 retrain-equivalence valid: every premise was enforced",
+        "worth the best observer guesses right in 55.33 % of the cases, where 50 % is a coin",
         "theorem T1",
         "0.0021 to retraining, within the bound 0.0134 (16 % of it) 0.813 before unlearning",
         "unlearning 0.41 s 1,014 3.2 s 3 9",
@@ -93,6 +94,51 @@ def test_an_invalid_certificate_says_which_premise_is_open():
     flat = one_line(printed(example_run.summary(example_run.certificate(extractor="unverified"))))
     assert "NOT valid: public features (assumed)" in flat
     assert " valid: every" not in flat
+
+
+def test_further_certificates_stand_below_with_kind_and_worth():
+    summary = example_run.summary()
+    entry = summary["requests"][0]
+    entry["further_certificates"] = [
+        {**entry["certificate"], "kind": "message", "mu": None, "epsilon": 118.6, "sensitivity": 97.5, "sigma": 0.01,
+         "worth": worth_of(118.6, 1e-5), "valid": False, "scope": ["those who watch: nothing else"]}
+    ]  # fmt: skip
+    flat = one_line(printed(summary))
+    assert "further ε = 119, δ = 1e-5 sensitivity Δ = 97.5 noise σ = 0.01 message NOT valid" in flat
+    assert "worth vacuous: the best observer guesses right in 100 %" in flat
+    assert "those who watch: nothing else" in flat
+    assert flat.index("retrain-equivalence valid") < flat.index("message NOT valid")
+    entry |= {"certificate": None, "certificate_reason": "nothing bounds the model"}
+    flat = one_line(printed(summary))
+    assert "certificate none: nothing bounds the model further ε = 119" in flat
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "limit", "says"),
+    [
+        (0.8, 0.1066, "the certificate lets the trained start add at most 10.7 points; here it adds 3.8 points costs"),
+        (0.6, 0.1066, "at most 10.7 points; here it adds 23.8 points, MORE than that"),
+        (None, 0.1066, "test accuracy – from a start that no training touched, 0.838 here the certificate lets"),
+        (0.8, None, "test accuracy 0.800 from a start that no training touched, 0.838 here distance"),
+    ],
+)
+def test_a_junk_start_is_compared_with_what_the_certificate_allows(accuracy, limit, says):
+    summary = example_run.summary()
+    control = {**CONTROLS["newton_from_initial_model"], "test_accuracy": accuracy, "allowed_difference": limit}
+    summary["requests"][0]["controls"] = {"junk_start": control}
+    assert says.removesuffix(" costs") in one_line(printed(summary, 160))
+
+
+def test_without_a_junk_start_nothing_is_said_of_one():
+    assert "junk" not in printed(example_run.summary())
+
+
+def test_a_distance_is_held_against_claims_about_retraining_only():
+    summary = example_run.summary()
+    summary["requests"][0]["certificate"]["kind"] = "transcript"
+    summary["requests"][0]["distance_to_retrained"] = 0.5
+    flat = one_line(printed(summary))
+    assert "0.5 to retraining, which the certificate does not bound" in flat and "ABOVE" not in flat
 
 
 def test_a_broken_bound_cannot_be_overlooked():

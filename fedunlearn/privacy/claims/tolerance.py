@@ -15,13 +15,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from fedunlearn.errors import UserError
 from fedunlearn.privacy import gaussian
 from fedunlearn.privacy.certificate import Certificate, NoCertificate, Noise
-from fedunlearn.privacy.facts import RunFacts
-from fedunlearn.privacy.wording import limits_of, premises_of, scope_of, theorem_of, view_of
+from fedunlearn.privacy.claims.tolerance_facts import RunFacts
+from fedunlearn.privacy.claims.tolerance_wording import limits_of, premises_of, scope_of, theorem_of, view_of
 
 SMALLEST_TAU = 1e-9
 """Tolerances below this are not accepted as proved: float64 gradients of a million records round at up to 1e-11."""
@@ -198,6 +198,7 @@ def certify(
         constants["consensus_bound"] = facts.consensus_bound
     return Certificate(
         method=facts.method,
+        kind="retrain-equivalence" if facts.retraining_always_stops else "certifier",
         granularity=facts.granularity,
         epsilon=epsilon,
         delta=delta,
@@ -216,6 +217,13 @@ def certify(
         limits=limits_of(facts),
         facts=facts.to_dict(),
     )
+
+
+def from_facts(
+    facts: Mapping[str, Any], epsilon: float, delta: float, *, noise: Noise, hashes: Mapping[str, str] | None = None
+) -> Certificate:
+    """Return the certificate of facts as :meth:`RunFacts.to_dict` wrote them; raises as :func:`certify` does."""
+    return certify(RunFacts.from_dict(facts), epsilon, delta, noise=noise, hashes=hashes)
 
 
 def _refuse_the_uncertifiable(facts: RunFacts) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from fedunlearn.privacy.certificate import Noise, Premise
-from fedunlearn.privacy.facts import RunFacts
+from fedunlearn.privacy.claims.tolerance_facts import RunFacts
 
 LIMITS = (
     "What releases and messages before the request revealed about the deleted data.",
