@@ -61,7 +61,7 @@ def summary(certified: Certificate | None = None) -> dict[str, Any]:
     issued = certificate() if certified is None else certified
     return {
         "schema": "fedunlearn/summary/2", "name": "femnist_newton", "seed": 0,
-        "versions": {"fedunlearn": "0.1.0", "python": "3.12.3", "torch": "2.13.0", "numpy": "2.4.1"},
+        "versions": {"fedunlearn": "0.2.0", "python": "3.12.3", "torch": "2.13.0", "numpy": "2.4.1"},
         "data": {"name": "femnist", "synthetic": False, "clients": NODES, "samples": 7213, "sha256": "a" * 64},
         "topology": {
             "nodes": NODES, "edges": 80, "generator": "watts-strogatz", "mixing": "metropolis",

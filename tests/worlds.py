@@ -15,7 +15,7 @@ from fedunlearn.network import Network, RuntimeSettings, Session, TrainingSettin
 from fedunlearn.network.inline import InlineTransport
 from fedunlearn.privacy import PrivacySettings
 from fedunlearn.requests import DeletionRequest, RequestSettings, resolve_requests
-from fedunlearn.topology import remove_vertex
+from fedunlearn.topology import Mixing, remove_vertex
 from fedunlearn.unlearning.base import Outcome, Plan, PublicKnowledge, Situation
 from fedunlearn.unlearning.registry import check_defined, method
 
@@ -125,16 +125,17 @@ class Story:
     def __init__(
         self, session: Session, name: str, training: TrainingSettings, *, graph: nx.Graph | None = None,
         public: PublicKnowledge | None = None, privacy: PrivacySettings | None = None, population: str = "main",
-        repair: str = "path", requests: Sequence[DeletionRequest] = (), **settings: Any,
+        repair: str = "path", requests: Sequence[DeletionRequest] = (), mixing: Mixing = "metropolis", **settings: Any,
     ) -> None:  # fmt: skip
         info = method(name)
         self.session, self.training, self.public = session, training, public
         self.privacy = privacy or PrivacySettings()
         self.unlearner = info.implementation(info.settings(**settings))
-        self.repair = repair
+        self.repair, self.mixing = repair, mixing
         counts = np.array([len(session.dataset.train_rows(c)) for c in range(session.num_nodes)])
         self.plan = Plan(
-            session.model, training, self.privacy, "metropolis", repair, counts, tuple(requests), session.features.kind
+            session.model, training, self.privacy, mixing, repair, counts, tuple(requests), session.features.kind,
+            graph,
         )  # fmt: skip
         check_defined(info, self.plan)
         self.unlearner.check(self.plan)
@@ -147,8 +148,8 @@ class Story:
         if like is not None:
             kwargs |= {"deleted": like.deleted, "alive": like.alive}
         if graph is None:
-            return ring_network(self.session, name, **kwargs)
-        return Network(self.session, name, graph, "metropolis", self.session.model.initial(0), **kwargs)
+            return ring_network(self.session, name, self.mixing, **kwargs)
+        return Network(self.session, name, graph, self.mixing, self.session.model.initial(0), **kwargs)
 
     def situation(self, world: str = "main") -> Situation:
         """Return what the method is told for the next release."""

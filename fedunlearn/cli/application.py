@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from fedunlearn import __version__
-from fedunlearn.cli import certify, data, methods, run, sweep, topology
+from fedunlearn.cli import audit, certify, data, methods, run, sweep, topology
 from fedunlearn.errors import UserError
 
 INTERRUPTED = 130
@@ -57,8 +57,9 @@ app.command("run")(run.run)
 app.command("sweep")(sweep.sweep)
 app.add_typer(topology.app, name="topology")
 app.add_typer(data.app, name="data")
-app.command("certify")(certify.certify)
+app.add_typer(certify.app, name="certify")
 app.command("verify")(certify.verify)
+app.command("audit")(audit.audit)
 app.command("methods")(methods.methods)
 
 

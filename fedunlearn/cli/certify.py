@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from fedunlearn.cli import certify_iterations, certify_questions, certify_training, certify_views, certify_walk
+from fedunlearn.cli.answers import positive, probability
 from fedunlearn.cli.options import console, facts
 from fedunlearn.errors import UserError
 
+app = typer.Typer(
+    help="Compute what noise certifies; without a question, for one release.", invoke_without_command=True
+)
 
+
+@app.callback()
 def certify(
-    sensitivity: Annotated[float, typer.Option("--sensitivity", metavar="S", help="L2 sensitivity of the release.")],
+    ctx: typer.Context,
+    sensitivity: Annotated[
+        float | None, typer.Option("--sensitivity", metavar="S", help="L2 sensitivity of the release.")
+    ] = None,
     epsilon: Annotated[float | None, typer.Option("--epsilon", metavar="E", help="Epsilon, greater than 0.")] = None,
     delta: Annotated[float | None, typer.Option("--delta", metavar="D", help="Delta, between 0 and 1.")] = None,
     sigma: Annotated[
@@ -25,15 +34,21 @@ def certify(
     """Compute the Gaussian noise that certifies (epsilon, delta); or, given the noise, what it certifies.
 
     Give the sensitivity and two of epsilon, delta and sigma: the third is computed, from the exact profile of the
-    Gaussian mechanism (Balle and Wang 2018).
+    Gaussian mechanism (Balle and Wang 2018). The commands below answer other questions, each with options of its own.
     """
+    if ctx.invoked_subcommand is not None:
+        if any(value is not None for value in (sensitivity, epsilon, delta, sigma)) or as_json:
+            raise UserError(f"certify {ctx.invoked_subcommand}: give its options after the name of the question")
+        return
+    if sensitivity is None:
+        if (epsilon, delta, sigma).count(None) == 3 and not as_json:
+            typer.echo(ctx.get_help())
+            return
+        raise UserError("certify: needs --sensitivity and exactly two of --epsilon, --delta and --sigma")
     from fedunlearn.privacy import gaussian
 
-    _above_zero("--sensitivity", sensitivity)
-    _above_zero("--epsilon", epsilon)
-    _above_zero("--sigma", sigma)
-    if delta is not None and not 0 < delta < 1:
-        raise UserError(f"--delta {delta:g}: must be a number greater than 0 and less than 1")
+    positive(sensitivity=sensitivity, epsilon=epsilon, sigma=sigma)
+    probability(delta)
     if (epsilon, delta, sigma).count(None) != 1:
         raise UserError("certify: needs --sensitivity and exactly two of --epsilon, --delta and --sigma")
     if sigma is None and epsilon is not None and delta is not None:
@@ -53,9 +68,19 @@ def certify(
     console().print(facts("", shown))
 
 
-def _above_zero(option: str, value: float | None) -> None:
-    if value is not None and not 0 < value < math.inf:
-        raise UserError(f"{option} {value:g}: must be a number greater than 0")
+for _question in (
+    certify_questions.releases,
+    certify_questions.sampled,
+    certify_questions.group,
+    certify_training.rewind,
+    certify_training.correction,
+    certify_walk.walk,
+    certify_iterations.iteration,
+    certify_iterations.contraction,
+    certify_questions.start,
+    certify_views.views,
+):
+    app.command(_question.__name__)(_question)
 
 
 def verify(

@@ -56,8 +56,8 @@ def run(
     output.print(f"results  {written_to}", soft_wrap=True, markup=False)
 
 
-def target(experiment: Experiment, out: Path | None) -> Path:
-    """Return the folder that a run writes to, which does not exist yet.
+def target(experiment: Experiment, out: Path | None, suffix: str = "") -> Path:
+    """Return the folder that a run, or with a ``suffix`` what belongs to one, writes to; it does not exist yet.
 
     A folder asked for by ``--out`` must be new, for whoever asks for it will look there; the default and the file's own
     ``out`` get ``-2``, ``-3``, ... where they are taken.
@@ -66,7 +66,7 @@ def target(experiment: Experiment, out: Path | None) -> Path:
         if out.exists() and not (out.is_dir() and not any(out.iterdir())):
             raise UserError(f"--out {out}: is there already; name a new folder, or remove this one first")
         return out
-    wanted = Path(experiment.out or f"runs/{experiment.name}-{experiment.seed}")
+    wanted = Path((experiment.out or f"runs/{experiment.name}-{experiment.seed}") + suffix)
     folder, number = wanted, 1
     while folder.exists():
         number += 1

@@ -76,6 +76,26 @@ def per_sample_gradients(theta: Tensor, x: Tensor, y: Tensor, num_classes: int) 
     return _flat(_residuals(weights, a, y)[..., :, None] * a[..., None, :], x.shape[-1])
 
 
+def gradients_at(thetas: Tensor, x: Tensor, y: Tensor, num_classes: int, clip: float | None = None) -> Tensor:
+    """Return the gradients (k, dim) of the summed loss at several parameter vectors ``thetas`` (k, dim).
+
+    With ``clip`` every record's gradient is scaled down to a norm of at most that before the sum; it is an outer
+    product, so its norm is that of the residual times that of the inputs. Two products of whole matrices serve all k.
+    """
+    inputs, count = x.shape[-1], len(thetas)
+    a = x.to(thetas.dtype)
+    weights = thetas[:, : num_classes * inputs].reshape(count, num_classes, inputs)
+    if thetas.shape[-1] != num_classes * inputs:
+        weights = torch.cat([weights, thetas[:, num_classes * inputs :, None]], dim=2)
+        a = torch.cat([a, torch.ones_like(a[:, :1])], dim=1)
+    z = (a @ weights.flatten(0, 1).T).reshape(len(a), count, num_classes)
+    residuals = torch.softmax(z, dim=-1) - (y[:, None, None] == torch.arange(num_classes, device=y.device)).to(z.dtype)
+    if clip is not None:
+        norms = residuals.norm(dim=-1) * a.norm(dim=-1)[:, None]
+        residuals = residuals * torch.clamp(clip / norms.clamp_min(1e-30), max=1.0)[..., None]
+    return _flat((residuals.flatten(1).T @ a).reshape(count, num_classes, -1), inputs)
+
+
 def _class_weights(weights: Tensor, a: Tensor, y: Tensor, kind: str) -> Tensor:
     """Return what a record adds to the Fisher block of each class, times ``a a^T``: (n, num_classes)."""
     if kind == "true":

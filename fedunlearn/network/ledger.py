@@ -1,8 +1,8 @@
 """Who received what kind of thing, when, and how many bytes: one compact record per collective operation.
 
 A record names a communication *pattern* on the graph in force at the time, not its single messages, so a round on
-100,000 vertices is one record; counters per vertex are kept as arrays, and :meth:`Ledger.received_by` unfolds the
-records for one observer.
+100,000 vertices is one record, and :meth:`Ledger.received_by` unfolds the records for one observer. A summary holds
+the graphs too, each as its difference from the one before, so that a ledger can be rebuilt from ``ledger.json``.
 """
 
 from __future__ import annotations
@@ -10,14 +10,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
+from fedunlearn.errors import UserError
 from fedunlearn.network.schedule import first_by_hash
 from fedunlearn.topology import random_matching
+from fedunlearn.topology.graphs import edge_array
+
+EDGE_LIMIT = 100_000
+"""Edges, over all graphs of a run, up to which a summary holds the graphs."""
 
 Pattern = Literal["edges", "matching", "tree", "server", "flood", "walk"]
 """edges: every vertex sends to every neighbour. matching: matched pairs exchange. tree: up a spanning tree to the root
@@ -27,7 +32,10 @@ back. walk: one token moves along a route."""
 
 @dataclass(frozen=True)
 class Traffic:
-    """One collective operation: ``repeats`` times ``messages`` messages of ``message_bytes`` bytes each."""
+    """One collective operation: ``repeats`` times ``messages`` messages of ``message_bytes`` bytes each.
+
+    ``graph`` numbers the graph in force, ``request`` the deletion request that was being answered.
+    """
 
     step: int
     phase: str
@@ -40,6 +48,7 @@ class Traffic:
     root: int | None = None
     round: int | None = None
     route: tuple[int, ...] | None = None
+    request: int | None = None
 
     @property
     def total_messages(self) -> int:
@@ -56,11 +65,16 @@ class Ledger:
     """The message record of one population.
 
     Who is matched, or sampled by the server, in a round is a function of (seed, round), so a record names the round.
+
+    Attributes:
+        traffic: the records, in the order of time.
+        request: number of the deletion request that is being answered, None before and after.
     """
 
     def __init__(self, num_nodes: int, seed: int = 0) -> None:
         self.num_nodes, self.seed = num_nodes, seed
         self.traffic: list[Traffic] = []
+        self.request: int | None = None
         self._graphs: list[nx.Graph] = []
         self._alive: list[NDArray[np.bool_]] = []
         self._trees: dict[tuple[int, int], dict[int, int]] = {}
@@ -72,11 +86,12 @@ class Ledger:
         self._alive.append(alive.copy())
 
     def parents(self, root: int, graph: int | None = None) -> dict[int, int]:
-        """Return the breadth-first spanning tree from ``root``: child -> parent."""
+        """Return the breadth-first spanning tree from ``root``: child -> parent; a function of the edges alone."""
         index = len(self._graphs) - 1 if graph is None else graph
         if (index, root) not in self._trees:
             alive = self._alive[index]
-            tree = {c: p for c, p in nx.bfs_predecessors(self._graphs[index], root) if alive[c]}
+            found = nx.bfs_predecessors(self._graphs[index], root, sort_neighbors=sorted)
+            tree = {c: p for c, p in found if alive[c]}
             self._trees[index, root] = tree
         return self._trees[index, root]
 
@@ -104,18 +119,19 @@ class Ledger:
         }[pattern]
         entry = Traffic(
             self._step, phase, kind, pattern, messages, message_bytes, repeats, len(self._graphs) - 1, root, round_,
-            route,
+            route, self.request,
         )  # fmt: skip
         return self._append(entry)
 
     def replay(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Add collective operations that were recorded before, on the graph in force, as if they happened again now.
 
-        ``records`` are tables as in ``summary()["records"]``; their step and graph are those of this ledger.
+        ``records`` are tables as in ``summary()["records"]``; their step, graph and request are those of this ledger.
         """
         for record in records:
             route = None if record.get("route") is None else tuple(record["route"])
-            self._append(Traffic(**{**record, "step": self._step, "graph": len(self._graphs) - 1, "route": route}))
+            now = {"step": self._step, "graph": len(self._graphs) - 1, "route": route, "request": self.request}
+            self._append(Traffic(**{**record, **now}))
 
     def _append(self, entry: Traffic) -> Traffic:
         """Add a record, or lengthen the last one where the same operation goes on."""
@@ -134,7 +150,7 @@ class Ledger:
         return {"messages": sum(t.total_messages for t in chosen), "bytes": sum(t.total_bytes for t in chosen)}
 
     def received_by(self, node: int) -> list[dict[str, Any]]:
-        """Return what one vertex heard: step, phase, kind, senders, bytes a message, repetitions."""
+        """Return what one vertex heard: step, phase, request, kind, senders, bytes a message, repetitions."""
         heard = []
         for t in self.traffic:
             if not self._alive[t.graph][node]:
@@ -156,10 +172,19 @@ class Ledger:
                     senders += sorted(c for c, p in parents.items() if p == node)
             if senders:
                 heard.append(
-                    {"step": t.step, "phase": t.phase, "kind": t.kind, "senders": senders,
+                    {"step": t.step, "phase": t.phase, "request": t.request, "kind": t.kind, "senders": senders,
                      "message_bytes": t.message_bytes, "repeats": t.repeats}
                 )  # fmt: skip
         return heard
+
+    def held_release(self, node: int, request: int) -> bool:
+        """Return whether a vertex sent or heard the last release that was flooded before a request was answered."""
+        begun = next((i for i, t in enumerate(self.traffic) if t.request == request), len(self.traffic))
+        for t in reversed(self.traffic[:begun]):
+            if t.pattern == "flood" and t.kind == "release":
+                assert t.root is not None
+                return node == t.root or node in self.parents(t.root, t.graph)
+        return False
 
     def _pairs(self, graph: int, round_: int | None) -> NDArray[np.int64]:
         """Return the matched pairs (k, 2) of a round."""
@@ -174,8 +199,10 @@ class Ledger:
             return True
         return node in first_by_hash(self.seed, alive, t.messages // 2, t.round)
 
+    # --- as plain tables ---------------------------------------------------------------------------------------------
+
     def summary(self) -> dict[str, Any]:
-        """Return totals by phase and kind, for ``ledger.json``."""
+        """Return totals by phase and kind, the records and the graphs, for ``ledger.json``."""
         groups: dict[tuple[str, str], dict[str, int]] = {}
         for t in self.traffic:
             group = groups.setdefault((t.phase, t.kind), {"messages": 0, "bytes": 0, "operations": 0})
@@ -183,4 +210,70 @@ class Ledger:
             group["bytes"] += t.total_bytes
             group["operations"] += t.repeats
         by_kind = [{"phase": p, "kind": k, **v} for (p, k), v in groups.items()]
-        return {**self.totals(), "by_kind": by_kind, "records": [asdict(t) for t in self.traffic]}
+        return {
+            **self.totals(), "by_kind": by_kind, "nodes": self.num_nodes, "seed": self.seed, **self._plain_graphs(),
+            "records": [asdict(t) for t in self.traffic],
+        }  # fmt: skip
+
+    def _plain_graphs(self) -> dict[str, Any]:
+        """Return every graph as ``added`` and ``removed`` edges since the one before, ``a0, b0, a1, b1, ...``.
+
+        ``gone`` are the vertices that were not alive. Edges are sorted, so equal graphs give equal tables.
+        """
+        plain: list[dict[str, list[int]]] = []
+        before, stored = np.zeros(0, np.int64), 0
+        for graph, alive in zip(self._graphs, self._alive):
+            edges = edge_array(graph)
+            codes = edges[:, 0] * self.num_nodes + edges[:, 1]
+            added, removed = np.setdiff1d(codes, before), np.setdiff1d(before, codes)
+            stored += len(added) + len(removed)
+            if stored > EDGE_LIMIT:
+                return {"graphs": None, "graphs_left_out": f"the graphs have more than {EDGE_LIMIT:,} edges"}
+            pairs = (np.stack(np.divmod(c, self.num_nodes), axis=1).ravel().tolist() for c in (added, removed))
+            plain.append({**dict(zip(("added", "removed"), pairs)), "gone": np.flatnonzero(~alive).tolist()})
+            before = codes
+        return {"graphs": plain}
+
+    @classmethod
+    def from_summary(cls, plain: Mapping[str, Any]) -> Ledger:
+        """Rebuild a ledger from the tables that :meth:`summary` gave; every vertex then hears what it heard.
+
+        Raises:
+            UserError: if the graphs were left out, or an entry is missing or malformed.
+        """
+        if "graphs" in plain and plain["graphs"] is None:
+            raise UserError(f"graphs = null: {plain.get('graphs_left_out')}, so what each node received is not known")
+        try:
+            ledger = cls(int(plain["nodes"]), int(plain["seed"]))
+            codes = np.zeros(0, np.int64)
+            for entry in plain["graphs"]:
+                parts = {key: np.asarray(entry[key], dtype=np.int64).reshape(-1, 2) for key in ("added", "removed")}
+                added, removed = (ledger._codes(parts[key]) for key in ("added", "removed"))
+                codes = np.union1d(np.setdiff1d(codes, removed), added)
+                graph = nx.empty_graph(ledger.num_nodes)
+                graph.add_edges_from(zip(*(half.tolist() for half in np.divmod(codes, ledger.num_nodes))))
+                alive = np.ones(ledger.num_nodes, dtype=bool)
+                alive[np.asarray(entry["gone"], dtype=np.int64)] = False
+                ledger.use_graph(graph, alive)
+            for record in plain["records"]:
+                route = None if record["route"] is None else tuple(int(v) for v in record["route"])
+                traffic = Traffic(**{**record, "route": route})
+                needed = {"tree": traffic.root, "flood": traffic.root, "matching": traffic.round}
+                known = 0 <= traffic.graph < len(ledger._graphs) and traffic.pattern in get_args(Pattern)
+                if not known or needed.get(traffic.pattern, 0) is None:
+                    raise ValueError(
+                        f"record {len(ledger.traffic)} names no graph, pattern, root or round that is there"
+                    )
+                ledger.traffic.append(traffic)
+        except KeyError as missing:
+            raise UserError(f"the ledger has no entry {missing}, which every ledger must have") from None
+        except (IndexError, TypeError, ValueError) as error:
+            raise UserError(f"the ledger is malformed: {error}") from None
+        ledger._step = sum(t.repeats for t in ledger.traffic)
+        return ledger
+
+    def _codes(self, edges: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return one number an edge (k, 2), smaller vertex first."""
+        if len(edges) and not (edges.min() >= 0 and edges.max() < self.num_nodes):
+            raise ValueError(f"an edge leads to a vertex that is not among 0 .. {self.num_nodes - 1}")
+        return edges[:, 0] * self.num_nodes + edges[:, 1]

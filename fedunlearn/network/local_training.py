@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.func import grad, vmap
 
-from fedunlearn.models import per_sample_gradients
+from fedunlearn.models import Model, per_sample_gradients
 from fedunlearn.network.block import Block
 from fedunlearn.network.schedule import learning_rate, local_batches, slot_batches
 from fedunlearn.network.settings import TrainingSettings
@@ -37,6 +37,14 @@ def train(block: Block, population: str, nodes: list[int], *, round_: int, train
         for group in sorted({n // size for n in nodes}):
             members = [n for n in nodes if n // size == group]
             _train_group(block, population, group * size, size, members, round_, settings)
+
+
+def steps_in_float64(training: TrainingSettings, model: Model) -> bool:
+    """Return whether local steps are computed in float64, so that a row is rounded once a round, when it is stored.
+
+    So it is for a softmax head over a schedule with holes: what rewinding claims then allows for every rounding.
+    """
+    return training.schedule == "holes" and model.convex
 
 
 def group_size(device: str, num_nodes: int) -> int:
@@ -120,8 +128,11 @@ def _train_group(
     """Train one group together; a vertex whose batches are used up keeps its row and its momentum."""
     lr, model, device = learning_rate(s, round_), block.model, block.device
     rows, slots = [n - block.low for n in nodes], [n - first for n in nodes]
-    theta = _in_slots(block.store[f"theta.{population}"][rows], slots, size).to(device)
-    momentum = _in_slots(block.store[f"momentum.{population}"][rows], slots, size).to(device) if s.momentum else None
+    dtype = torch.float64 if steps_in_float64(s, model) else torch.float32
+    theta = _in_slots(block.store[f"theta.{population}"][rows], slots, size).to(device, dtype)
+    momentum = None
+    if s.momentum:
+        momentum = _in_slots(block.store[f"momentum.{population}"][rows], slots, size).to(device, dtype)
     batches: list[list[_Batch]] = [[] for _ in range(size)]
     for node, slot in zip(nodes, slots):
         batches[slot] = _batches(block, population, node, round_, s)
@@ -133,12 +144,13 @@ def _train_group(
     stacked_gradient = vmap(grad(data_loss))
     for step in range(max(len(b) for b in batches)):
         now = [b[step] if step < len(b) else None for b in batches]
-        divisor = torch.tensor([_divisor(b) for b in now], dtype=torch.float32, device=device)
+        divisor = torch.tensor([_divisor(b) for b in now], dtype=dtype, device=device)
         chosen = [None if b is None else b[0] for b in now]
         if not any(positions is not None and len(positions) for positions in chosen):
             gradient = torch.zeros_like(theta)  # holes alone
         else:
             x, y, w = _padded(block, chosen, s.batch)
+            x, w = x.to(dtype), w.to(dtype)
             if s.clip is None:
                 gradient = stacked_gradient(theta, x, y, w, divisor)
             else:

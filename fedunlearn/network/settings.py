@@ -40,7 +40,9 @@ class TrainingSettings(Settings):
     weighting: Literal["equal", "samples"] = Field(
         default="equal", description="objective: mean of clients, or of samples"
     )
-    form: Literal["auto", "loop", "vmap"] = Field(default="auto", description="how a block of rows is trained")
+    form: Literal["auto", "loop", "vmap"] = Field(
+        default="auto", description="how a block of rows is trained; softmax with holes: always vmap, in float64"
+    )
     bfloat16: bool = Field(default=False, description="autocast the forward pass (loop form)")
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fedunlearn.errors import UserError
-from fedunlearn.network.local_training import best_form, group_size
+from fedunlearn.network.local_training import best_form, group_size, steps_in_float64
 from fedunlearn.network.network import Network
 from fedunlearn.network.schedule import sampled_clients
 from fedunlearn.network.settings import TrainingSettings
@@ -59,7 +59,8 @@ def _rounds_stay_on_host(network: Network, training: TrainingSettings) -> bool:
 def _recipe(network: Network, training: TrainingSettings) -> tuple[dict[str, object], int]:
     """Return the parameters of the training program, and the group of ids that one worker must take whole."""
     device = network.session.device
-    form = best_form(training.form, device, network.session.model.takes_images)
+    model = network.session.model
+    form = "vmap" if steps_in_float64(training, model) else best_form(training.form, device, model.takes_images)
     grain = 1 if form == "loop" else group_size(device, network.num_nodes)
     return {"training": training.model_dump(), "form": form}, grain
 

@@ -22,13 +22,15 @@ def certificate_curves(certificates: Sequence[Mapping[str, Any]], names: Sequenc
     """Return the figure of certificates: delta against epsilon, and sigma against epsilon at the claimed delta.
 
     Certificates that are not valid are dashed, with an open mark at the claimed point. Curves that coincide are drawn
-    once, under all their names.
+    once, under all their names. A claim about one pair (epsilon, delta), with mu = null, is a mark without a curve.
 
     Args:
-        certificates: entries of ``certificate.json``: epsilon, delta, mu, sigma, sensitivity, valid are read.
-        names: one a certificate; by default "release 1", "release 2", …
+        certificates: entries of ``certificate.json`` that are :func:`drawable`: kind, epsilon, delta, mu, sigma,
+            sensitivity, valid are read.
+        names: one a certificate; by default "release 1", "release 2", …, and "message 2" for what goes with the second
+            release but is about another kind of observer.
     """
-    groups = _together(certificates, names or [f"release {k}" for k in range(1, len(certificates) + 1)])
+    groups = _together(certificates, names or default_names([str(c["kind"]) for c in certificates]))
     with look():
         figure = new_figure(8.6, 4.0)
         title = "What the certificate says" if len(certificates) == 1 else "What the certificates say"
@@ -46,22 +48,45 @@ def certificate_curves(certificates: Sequence[Mapping[str, Any]], names: Sequenc
     return figure
 
 
+def drawable(certificate: Mapping[str, Any]) -> bool:
+    """Return whether a claim has a place in the picture: without noise, as for exact methods, there is no curve."""
+    return all(0 < float(certificate[key]) < math.inf for key in ("epsilon", "delta", "sigma"))
+
+
+def default_names(kinds: Sequence[str]) -> list[str]:
+    """Return a name for every certificate of a run from their kinds, in the order in which they were issued.
+
+    >>> default_names(["retrain-equivalence", "message", "retrain-equivalence"])
+    ['release 1', 'message 1', 'release 2']
+    """
+    names, count = [], 0
+    for kind in kinds:
+        further = kind == "message" and count > 0
+        count += not further
+        names.append(f"{'message' if further else 'release'} {count}")
+    return names
+
+
 def _profile(axes: Axes, certificate: Mapping[str, Any], colour: str) -> None:
-    mu, claimed = float(certificate["mu"]), float(certificate["epsilon"])
-    epsilons = np.linspace(0, _widest(mu, claimed), 300)
-    deltas = np.array([delta_of(mu, float(e)) for e in epsilons])
-    keep = deltas > SMALLEST_DELTA / 100
-    axes.plot(epsilons[keep], deltas[keep], color=colour, linewidth=2, linestyle=_dashes(certificate))
+    mu, claimed = certificate["mu"], float(certificate["epsilon"])
+    if mu is not None:
+        epsilons = np.linspace(0, _widest(mu, claimed), 300)
+        deltas = np.array([delta_of(mu, float(e)) for e in epsilons])
+        keep = deltas > SMALLEST_DELTA / 100
+        axes.plot(epsilons[keep], deltas[keep], color=colour, linewidth=2, linestyle=_dashes(certificate))
     _mark(axes, claimed, float(certificate["delta"]), certificate, colour)
 
 
 def _noise(axes: Axes, certificate: Mapping[str, Any], colour: str) -> None:
     claimed, delta, sigma = (float(certificate[key]) for key in ("epsilon", "delta", "sigma"))
     # sigma scales as 1/mu, whatever the sensitivity and however many releases the certificate composes
-    scale = sigma * float(certificate["mu"])
-    epsilons = np.geomspace(claimed / 10, claimed * 10, 160)
-    sigmas = [scale / mu_of(float(e), delta) for e in epsilons]
-    axes.plot(epsilons, sigmas, color=colour, linewidth=2, linestyle=_dashes(certificate))
+    if certificate["mu"] is not None:
+        scale = sigma * float(certificate["mu"])
+        epsilons = np.geomspace(claimed / 10, claimed * 10, 160)
+        sigmas = [scale / mu_of(float(e), delta) for e in epsilons]
+        axes.plot(epsilons, sigmas, color=colour, linewidth=2, linestyle=_dashes(certificate))
+    else:  # a mark alone needs room around it
+        axes.update_datalim([(claimed / 10, sigma / 10), (claimed * 10, sigma * 10)])
     _mark(axes, claimed, sigma, certificate, colour)
 
 
@@ -110,12 +135,15 @@ def _finish_axes(left: Axes, right: Axes, certificates: Sequence[Mapping[str, An
     left.set_yscale("log")
     left.set_ylim(SMALLEST_DELTA, 1)
     left.set_yticks([10.0**k for k in range(-12, 1, 3)])
-    widest = max((_widest(float(c["mu"]), float(c["epsilon"])) for c in certificates), default=1)
+    widest = max((_widest(c["mu"], float(c["epsilon"])) for c in certificates), default=1)
     left.set_xlim(0, widest * (1 if len(certificates) == 1 else 1.25))
-    left.set_title("δ that holds at every ε", fontsize=10, color=INK, loc="left", pad=8)
+    pairs_alone = all(c["mu"] is None for c in certificates)
+    said = "the claim: one pair, no curve" if pairs_alone else "δ that holds at every ε"
+    left.set_title(said, fontsize=10, color=INK, loc="left", pad=8)
     deltas = {number(c["delta"]) for c in certificates}
     at = f"δ = {deltas.pop()}" if len(deltas) == 1 else "the claimed δ"
-    right.set_title(f"noise σ that another ε would take, at {at}", fontsize=10, color=INK, loc="left", pad=8)
+    said = f"its noise σ, at {at}" if pairs_alone else f"noise σ that another ε would take, at {at}"
+    right.set_title(said, fontsize=10, color=INK, loc="left", pad=8)
     right.set_xscale("log")
     right.set_yscale("log")
     if len(certificates) > 1:
@@ -133,10 +161,10 @@ def _plain_logs(axes: Axes) -> None:
         axis.set_ticks([], minor=True)
 
 
-def _widest(mu: float, claimed: float) -> float:
+def _widest(mu: float | None, claimed: float) -> float:
     """Return an epsilon at which the profile has left the picture, but at most some times the claimed one."""
     wide = claimed * 2.5
-    return wide if delta_of(mu, wide) > SMALLEST_DELTA else min(wide, mu * mu / 2 + 7.5 * mu)
+    return wide if mu is None or delta_of(mu, wide) > SMALLEST_DELTA else min(wide, mu * mu / 2 + 7.5 * mu)
 
 
 def _verdict(valid: Sequence[bool]) -> str:
@@ -155,6 +183,9 @@ def _together(certificates: Sequence[Mapping[str, Any]], names: Sequence[str]) -
     """Return one certificate for each set of equal claims, with the names of all of them."""
     groups: dict[tuple[Any, ...], tuple[Mapping[str, Any], list[str]]] = {}
     for certificate, name in zip(certificates, names):
-        key = tuple(f"{certificate[k]:.9g}" for k in ("epsilon", "delta", "mu", "sigma"))
+        key = tuple(
+            str(certificate[k]) if certificate[k] is None else f"{certificate[k]:.9g}"
+            for k in ("epsilon", "delta", "mu", "sigma")
+        )
         groups.setdefault((*key, certificate["valid"]), (certificate, []))[1].append(name)
     return [(c, ", ".join(n) if len(n) < 3 else f"{n[0]} to {n[-1]}") for c, n in groups.values()]

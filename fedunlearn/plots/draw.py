@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedunlearn.plots.accuracy import accuracy_over_rounds
-from fedunlearn.plots.certificates import certificate_curves
+from fedunlearn.plots.certificates import certificate_curves, default_names, drawable
 from fedunlearn.plots.comparison import comparison
 from fedunlearn.plots.influence import influence_over_rounds
 from fedunlearn.plots.moved import topology_moved
@@ -81,8 +81,11 @@ def draw_all(
     if graph is not None and spread is not None:
         figure = influence_over_rounds(spread.predicted, spread.measured, graph, spread.client)
         paths.append(save(figure, target / "influence.png"))
-    if certificates:
-        paths.append(save(certificate_curves(certificates), target / "certificate.png"))
+    names = default_names([str(certificate["kind"]) for certificate in certificates])
+    if shown := [(c, name) for c, name in zip(certificates, names) if drawable(c)]:
+        paths.append(
+            save(certificate_curves([c for c, _ in shown], [name for _, name in shown]), target / "certificate.png")
+        )
     return paths
 
 

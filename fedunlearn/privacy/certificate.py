@@ -67,7 +67,8 @@ class Certificate:
         theorem: the statement that is invoked.
         claim: what the release is compared with, in one sentence.
         scope: the threat model, one line each, the observers first.
-        view: what holds for those who watch the messages of unlearning: ``T-V0``, ``T-V2`` or ``none``.
+        view: what holds for those who watch the messages of unlearning: the name of a statement of
+            docs/certificates.md, ``transcript``, or ``none``.
         view_reason: one sentence on why.
         premises: conditions of the theorem and how they were met.
         constants: the numbers that enter the theorem.

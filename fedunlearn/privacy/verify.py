@@ -18,6 +18,7 @@ from typing import Any
 import fedunlearn
 from fedunlearn.errors import UserError
 from fedunlearn.privacy import gaussian
+from fedunlearn.privacy.accounting import integration
 from fedunlearn.privacy.certificate import Certificate, NoCertificate, all_enforced, digest, read_entries
 from fedunlearn.privacy.claims import rebuild
 
@@ -156,6 +157,8 @@ def _profile_checks(entry: Mapping[str, Any], claimed: Certificate, check: Any) 
         delta = gaussian.delta_of(claimed.mu, claimed.epsilon)
         ok = 0 < claimed.delta < 1 and delta <= claimed.delta * (1 + _RELATIVE)
         yield check(f"delta at epsilon = {claimed.epsilon:g}", claimed.delta, delta, ok=ok)
+        second = integration.delta_of(claimed.mu, claimed.epsilon)
+        yield check("the same by numerical integration", delta, second, ok=math.isclose(delta, second, rel_tol=1e-7))
         if claimed.facts.get("rule") != "tolerance":
             return
         releases = claimed.constants.get("releases", 1.0)

@@ -6,7 +6,7 @@ A folder with the name that the user asked for is always a complete run; docs/re
 from fedunlearn.results.cache import ContentCache, Entry, content_key
 from fedunlearn.results.environment import versions
 from fedunlearn.results.metrics import MetricRow, node_scope, read_metrics
-from fedunlearn.results.reading import Run, read_run, read_summary
+from fedunlearn.results.reading import Run, read_ledger, read_run, read_summary
 from fedunlearn.results.run_directory import RunDirectory, is_run
 from fedunlearn.results.schema import check_summary
 from fedunlearn.results.table import summary_table
@@ -21,6 +21,7 @@ __all__ = [
     "content_key",
     "is_run",
     "node_scope",
+    "read_ledger",
     "read_metrics",
     "read_run",
     "read_summary",

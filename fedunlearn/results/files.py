@@ -60,6 +60,22 @@ def readable_json(value: Any) -> str:
     return json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+def lined_json(table: Mapping[str, Any]) -> str:
+    """Return JSON for long tables: one entry a line, and one line for each element of a list."""
+    lines = []
+    for key, value in plain(table).items():
+        if isinstance(value, list) and value:
+            text = "[\n    " + ",\n    ".join(_compact(entry) for entry in value) + "\n  ]"
+        else:
+            text = _compact(value)
+        lines.append(f"  {_compact(key)}: {text}")
+    return "{\n" + ",\n".join(lines) + "\n}\n"
+
+
+def _compact(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
 def sha256_of(path: Path | str) -> str:
     """Return the SHA-256 of a file's content in hexadecimal, 64 characters."""
     with open(path, "rb") as file:

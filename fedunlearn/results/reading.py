@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedunlearn.errors import UserError, listed
 from fedunlearn.results.metrics import MetricRow, read_metrics
-from fedunlearn.results.run_directory import METRICS, MODELS, REQUIRED, SUMMARY
+from fedunlearn.results.run_directory import LEDGER, LEDGER_SCHEMA, METRICS, MODELS, REQUIRED, SUMMARY
 from fedunlearn.results.schema import SCHEMA
 from fedunlearn.results.vectors import read_vector
 
@@ -39,17 +39,30 @@ def read_summary(path: Path | str) -> dict[str, Any]:
     Raises:
         UserError: if the file cannot be read or is not a summary of this version.
     """
-    file = Path(path) / SUMMARY
+    return _read(Path(path) / SUMMARY, SCHEMA)
+
+
+def read_ledger(path: Path | str) -> dict[str, Any]:
+    """Return the message record of a run directory as plain JSON values, for ``Ledger.from_summary``.
+
+    Raises:
+        UserError: if the file cannot be read or is not a ledger of this version.
+    """
+    return _read(Path(path) / LEDGER, LEDGER_SCHEMA)
+
+
+def _read(file: Path, schema: str) -> dict[str, Any]:
     try:
-        summary = json.loads(file.read_text(encoding="utf-8"))
+        table = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:
         raise UserError(f"{file}: is not a JSON file ({error})") from None
-    found = summary.get("schema") if isinstance(summary, dict) else None
-    if found != SCHEMA:
-        raise UserError(f"{file}: schema = {found!r} is not one this version reads (allowed: '{SCHEMA}')")
-    return summary
+    found = table.get("schema") if isinstance(table, dict) else None
+    if found != schema:
+        raise UserError(f"{file}: schema = {found!r} is not one this version reads (allowed: '{schema}')")
+    assert isinstance(table, dict)
+    return table
 
 
 def read_run(path: Path | str) -> Run:

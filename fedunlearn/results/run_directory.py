@@ -21,12 +21,12 @@ from numpy.typing import NDArray
 
 from fedunlearn.errors import UserError
 from fedunlearn.privacy import Certificate, write_certificates
-from fedunlearn.results.files import cannot_write, readable_json, write_atomically
+from fedunlearn.results.files import cannot_write, lined_json, readable_json, write_atomically
 from fedunlearn.results.metrics import MetricRow, metrics_csv
 from fedunlearn.results.schema import check_summary
 from fedunlearn.results.vectors import vector_bytes
 
-LEDGER_SCHEMA = "fedunlearn/ledger/1"
+LEDGER_SCHEMA = "fedunlearn/ledger/2"
 FAILURE_SCHEMA = "fedunlearn/failure/1"
 
 SETTINGS, SUMMARY, METRICS = "settings.toml", "summary.json", "metrics.csv"
@@ -119,8 +119,8 @@ class RunDirectory:
         return self.path / CERTIFICATES
 
     def write_ledger(self, ledger: Mapping[str, Any]) -> Path:
-        """Write ``ledger.json``."""
-        return self._write(LEDGER, readable_json({"schema": LEDGER_SCHEMA, **ledger}).encode())
+        """Write ``ledger.json``, every record and every graph on a line of its own."""
+        return self._write(LEDGER, lined_json({"schema": LEDGER_SCHEMA, **ledger}).encode())
 
     def write_model(self, name: str, theta: NDArray[Any], info: Mapping[str, Any]) -> Path:
         """Write ``models/<name>.safetensors`` with the vector (d,) as float32 and a table that says what it is.

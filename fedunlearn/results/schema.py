@@ -214,10 +214,10 @@ def check_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
     return checked.model_dump(by_alias=True)
 
 
-def field_table() -> str:
-    """Return the schema as Markdown: a heading and a table of fields for every class, outermost first."""
+def field_table(outermost: type[BaseModel] | None = None) -> str:
+    """Return a schema, by default that of the summary, as Markdown: for every class, outermost first, its fields."""
     parts = []
-    for path, entry in _walk("", Summary):
+    for path, entry in _walk("", Summary if outermost is None else outermost):
         doc = (entry.__doc__ or "").strip()
         lines = [
             f"### {f'`{path}`' if path else 'The file'}",
@@ -233,7 +233,7 @@ def field_table() -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _walk(path: str, entry: type[_Entry]) -> Iterator[tuple[str, type[_Entry]]]:
+def _walk(path: str, entry: type[BaseModel]) -> Iterator[tuple[str, type[BaseModel]]]:
     yield path, entry
     for name, field in entry.model_fields.items():
         inner, suffix = _inner(field.annotation)
@@ -241,9 +241,9 @@ def _walk(path: str, entry: type[_Entry]) -> Iterator[tuple[str, type[_Entry]]]:
             yield from _walk(f"{path}.{name}{suffix}".lstrip("."), inner)
 
 
-def _inner(annotation: Any) -> tuple[type[_Entry] | None, str]:
+def _inner(annotation: Any) -> tuple[type[BaseModel] | None, str]:
     """Return the table class inside an annotation, and how a path into it goes on."""
-    if isinstance(annotation, type) and issubclass(annotation, _Entry):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation, ""
     suffix = {list: "[]", dict: ".<name>"}.get(get_origin(annotation), "")
     for argument in get_args(annotation):
@@ -261,6 +261,6 @@ def _type_name(annotation: Any) -> str:
         return " or ".join([_type_name(a) for a in arguments if a is not NoneType] + ["null"])
     if get_origin(annotation) is list:
         return f"list of {_type_name(arguments[0])}s"
-    if get_origin(annotation) is dict or (isinstance(annotation, type) and issubclass(annotation, _Entry)):
+    if get_origin(annotation) is dict or (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
         return "table"
     return {str: "text", float: "number", int: "whole number", bool: "true or false"}.get(annotation, "value")

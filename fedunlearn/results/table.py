@@ -12,11 +12,13 @@ from rich.table import Table
 from rich.text import Text
 
 from fedunlearn.results.words import (
+    JUNK_START,
     describe_request,
     in_order,
     is_control,
     model_title,
     number,
+    points,
     seconds,
     share,
     times,
@@ -32,6 +34,9 @@ _COSTS = {
     "hvps": ("HVPs", number),
 }
 """Numbers of a cost that are shown: title and how they are written."""
+
+_BOUNDS_THE_DISTANCE = ("retrain-equivalence", "single-node", "exact")
+"""Kinds of certificate whose sensitivity bounds the distance to retraining."""
 
 
 def summary_table(summary: Mapping[str, Any]) -> Table:
@@ -110,7 +115,7 @@ def request_block(
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold", max_width=_TEXT_WIDTH)
-    for label, value in _certificate_lines(entry) + _distance_lines(entry):
+    for label, value in _certificate_lines(entry) + _junk_start_lines(entry, models or {}) + _distance_lines(entry):
         facts.add_row(label, value)
     which = f"Request {place}" if of > 1 else "Request"
     title = Text.assemble((which, "bold"), f": {describe_request(entry['request'])} ", (f"({entry['method']})", "dim"))
@@ -160,32 +165,35 @@ def _spread(entry: Mapping[str, float] | None) -> tuple[str, str]:
 
 
 def _certificate_lines(entry: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
-    certificate = entry["certificate"]
-    if certificate is None:
+    lines: list[tuple[str, RenderableType]] = []
+    if entry["certificate"] is None:
         reason = entry.get("certificate_reason") or "the method gives none"
-        return [("certificate", Text(reason if reason.startswith("none") else f"none: {reason}"))]
-    lines: list[tuple[str, RenderableType]] = [
-        (
-            "certificate",
-            Text.assemble(
-                (f"ε = {number(certificate['epsilon'])}, δ = {number(certificate['delta'])}", "bold"), "   ",
-                _verdict(certificate),
-            ),
-        ),
-        (
-            "noise",
-            Text(
-                f"σ = {number(certificate['sigma'])} on each parameter, for a sensitivity of "
-                f"{number(certificate['sensitivity'])}"
-            ),
-        ),
-        ("theorem", Text(certificate["theorem"])),
-    ]  # fmt: skip
+        lines = [("certificate", Text(reason if reason.startswith("none") else f"none: {reason}"))]
+    else:
+        lines = _claim_lines("certificate", entry["certificate"])
+    for further in entry.get("further_certificates") or ():
+        lines += _claim_lines("further", further)
+    return lines
+
+
+def _claim_lines(label: str, certificate: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
+    """Return a claim with the numbers that belong together in one line, what it is worth, and whom it is about."""
+    worth = str(certificate["worth"])
+    numbers = Text.assemble(
+        (f"ε = {number(certificate['epsilon'])}, δ = {number(certificate['delta'])}", "bold"),
+        f"   sensitivity Δ = {number(certificate['sensitivity'])}   noise σ = {number(certificate['sigma'])}",
+    )
     scope = Table.grid(padding=(0, 1))  # a grid of bullets, so that wrapped lines hang under their text
     for line in certificate["scope"]:
         who, colon, rest = line.partition(":")
         scope.add_row("·", Text.assemble((who + colon, "bold"), rest) if colon else Text(line))
-    return [*lines, ("scope", scope)]
+    return [
+        (label, numbers),
+        ("", Text.assemble(f"{certificate['kind']}   ", _verdict(certificate))),
+        ("worth", Text(worth, style="red" if worth.startswith("vacuous") else "")),
+        ("theorem", Text(certificate["theorem"])),
+        ("scope", scope),
+    ]
 
 
 def _verdict(certificate: Mapping[str, Any]) -> Text:
@@ -199,15 +207,38 @@ def _not_enforced(certificate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [premise for premise in certificate["premises"] if premise["status"] != "enforced"]
 
 
+def _junk_start_lines(entry: Mapping[str, Any], models: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
+    """Return the release beside what the same procedure makes of a start that no training touched (T6)."""
+    junk = (entry.get("controls") or {}).get(JUNK_START)
+    if junk is None:
+        return []
+    released, reached = models.get("unlearned", {}).get("test_accuracy"), junk.get("test_accuracy")
+    said = f"test accuracy {share(reached)} from a start that no training touched, {share(released)} here"
+    lines: list[tuple[str, RenderableType]] = [("junk start", Text(said))]
+    if (limit := junk.get("allowed_difference")) is None:
+        return lines
+    text = f"the certificate lets the trained start add at most {points(limit)}"
+    if released is None or reached is None:
+        return [*lines, ("", Text(text))]
+    gained = released - reached
+    over = gained > limit
+    shown = Text(f"{text}; here it adds {points(gained)}" + (", MORE than that" if over else ""), "red" if over else "")
+    return [*lines, ("", shown)]
+
+
 def _distance_lines(entry: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
     distance = entry.get("distance_to_retrained")
     if distance is None:
         return []
     text = Text(f"{number(distance)} to retraining")
-    if entry["certificate"] is not None:
-        bound = entry["certificate"]["sensitivity"]
+    certificate = entry["certificate"]
+    if certificate is not None and certificate["kind"] not in _BOUNDS_THE_DISTANCE:
+        text.append(", which the certificate does not bound")
+    elif certificate is not None:
+        bound = certificate["sensitivity"]
         if distance <= bound:
-            text.append(f", within the bound {number(bound)} ({number(100 * distance / bound, 2)} % of it)")
+            share = f" ({number(100 * distance / bound, 2)} % of it)" if bound > 0 else ""
+            text.append(f", within the bound {number(bound)}{share}")
         else:
             text.append(f", ABOVE the bound {number(bound)}", style="red")
     lines: list[tuple[str, RenderableType]] = [("distance", text)]

@@ -10,6 +10,9 @@ from typing import Any
 ORDER = ("original", "retrained", "unlearned")
 """The models of a run that come first wherever models are listed; controls follow in the order of the summary."""
 
+JUNK_START = "junk_start"
+"""The control that starts from a public model which no training touched."""
+
 
 def model_title(name: str) -> str:
     """Return the name of a model as people read it: ``public_head`` is "public head"."""
@@ -43,6 +46,15 @@ def number(value: float | None, digits: int = 3) -> str:
 def share(value: float | None) -> str:
     """Return a share in [0, 1] with three decimals, as figures have it; "–" for None."""
     return "–" if value is None else f"{value:.3f}"
+
+
+def points(value: float) -> str:
+    """Return a difference of two shares in percentage points.
+
+    >>> points(0.1066), points(-0.00314), points(1.0)
+    ('10.7 points', '-0.3 points', '100.0 points')
+    """
+    return f"{100 * value:.1f} points"
 
 
 def seconds(value: float | None) -> str:

@@ -172,9 +172,11 @@ def run_recipe(
     world.unlearner.train(network, situation, every=every, watch=look)
 
 
-def answer_request(world: World, network: Network, request: DeletionRequest, situation: Situation) -> tuple[Outcome, Cost]:
+def answer_request(
+    world: World, network: Network, request: DeletionRequest, situation: Situation
+) -> tuple[Outcome, Cost]:
     """Let the method see the forget set if it must, erase it, take leavers out of the graph, and answer."""
-    network.phase = "unlearn"
+    network.phase, network.ledger.request = "unlearn", request.number
     world.progress(f"request {request.number}", 0, 1)
 
     def answer() -> Outcome:
@@ -188,7 +190,7 @@ def answer_request(world: World, network: Network, request: DeletionRequest, sit
 
     result = metered(network, answer, world.watch)
     world.progress(f"request {request.number}", 1, 1)
-    network.phase = "train"
+    network.phase, network.ledger.request = "train", None
     return result
 
 

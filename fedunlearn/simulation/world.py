@@ -60,7 +60,7 @@ def prepare(experiment: Experiment, progress: Progress) -> World:
     counts = np.array([len(dataset.train_rows(int(c))) for c in dataset.clients(Role.TRAIN)])
     plan = Plan(
         model, experiment.training, experiment.privacy, experiment.topology.mixing, experiment.topology.repair, counts,
-        tuple(requests), features.kind,
+        tuple(requests), features.kind, graph,
     )  # fmt: skip
     check_defined(info, plan)
     unlearner.check(plan)

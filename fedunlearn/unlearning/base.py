@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -91,7 +92,7 @@ class Plan:
     """What a method is asked to do, known before anything is trained.
 
     ``counts`` (N,) training samples of every vertex before any deletion; ``repair`` is what happens to the graph when a
-    client leaves; ``feature_kind`` is how records become inputs.
+    client leaves; ``feature_kind`` is how records become inputs; ``graph`` joins the vertices, where it is known yet.
     """
 
     model: Model
@@ -102,6 +103,7 @@ class Plan:
     counts: NDArray[np.int64]
     requests: tuple[DeletionRequest, ...]
     feature_kind: str = "unit"
+    graph: nx.Graph | None = None
 
     @property
     def nodes(self) -> int:

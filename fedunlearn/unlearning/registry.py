@@ -18,6 +18,10 @@ _BUILT_IN = {
     "retrain": "fedunlearn.unlearning.exact.retrain",
     "finetune": "fedunlearn.unlearning.approximate.finetune",
     "newton": "fedunlearn.unlearning.certified.newton",
+    "rr-du": "fedunlearn.unlearning.certified.rr_du",
+    "rewind": "fedunlearn.unlearning.certified.rewind",
+    "ddp": "fedunlearn.unlearning.certified.ddp",
+    "dp-sgd": "fedunlearn.unlearning.certified.dp_sgd",
 }
 
 

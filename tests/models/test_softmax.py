@@ -136,6 +136,19 @@ def test_rounding_bound_covers_the_true_error(scale, lam):
     assert worst > 1e-5  # the bound is a bound on this error, not on something else
 
 
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("clip", [1e-3, 0.6, 1e9])
+def test_clipped_gradients_are_per_sample_gradients_cut_one_by_one(bias, clip):
+    theta, x, y = problem(bias=bias)
+    each = softmax.per_sample_gradients(theta, x, y, 3)
+    by_hand = sum(g * min(1.0, clip / float(g.norm())) for g in each)
+    both = softmax.gradients_at(torch.stack([theta, 2 * theta]), x, y, 3, clip)
+    torch.testing.assert_close(both[0], by_hand)
+    torch.testing.assert_close(both[1:], softmax.gradients_at(2 * theta[None], x, y, 3, clip))
+    plain = softmax.gradients_at(torch.stack([theta, -theta]), x, y, 3)
+    torch.testing.assert_close(plain, torch.stack([softmax.gradient(t, x, y, 3) for t in (theta, -theta)]))
+
+
 def test_rounding_bound_by_hand_and_with_bias():
     theta = np.zeros(6)
     theta[:3] = [3.0, 0.0, 4.0]  # two classes, three inputs: norms 5 and 0

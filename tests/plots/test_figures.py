@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import doctest
+
 import example_run
 import networkx as nx
 import numpy as np
@@ -11,6 +13,7 @@ from matplotlib.figure import Figure
 from fedunlearn.plots import (
     accuracy_over_rounds,
     certificate_curves,
+    certificates,
     comparison,
     draw_all,
     influence_over_rounds,
@@ -126,6 +129,29 @@ def test_equal_certificates_are_drawn_once():
     assert len(figure.axes[0].lines) == 4
     written = texts(figure)
     assert "release 1 to release 4: ε = 1" in written and "release 3: ε = 3" in written
+
+
+def test_a_claim_about_one_pair_is_a_mark_without_a_curve():
+    pair = {**example_run.certificate(3.0, 1e-6).to_dict(), "mu": None, "kind": "certifier"}
+    figure = certificate_curves([pair])
+    assert [line.tolist() for line in lines(figure)] == [[[3.0, 1e-6]]]
+    assert [line.tolist() for line in lines(figure, 1)] == [[[3.0, pair["sigma"]]]]
+    assert "ε = 3, δ = 1e-6" in texts(figure)
+    together = certificate_curves([example_run.certificate().to_dict(), pair])
+    assert len(together.axes[0].lines) == 3
+    assert "release 2: ε = 3" in texts(together)
+
+
+def test_claims_about_messages_share_the_number_of_their_release():
+    claim = example_run.certificate().to_dict()
+    message = {**example_run.certificate(3.0, 1e-6).to_dict(), "kind": "message"}
+    assert "message 1: ε = 3" in texts(certificate_curves([claim, message]))
+    assert doctest.testmod(certificates).failed == 0
+
+
+def test_claims_without_noise_are_not_drawn():
+    exact = {**example_run.certificate().to_dict(), "kind": "exact", "epsilon": 0.0, "sigma": 0.0, "mu": 0.0}
+    assert not certificates.drawable(exact) and certificates.drawable(example_run.certificate().to_dict())
 
 
 @pytest.mark.parametrize(("epsilon", "delta"), [(0.01, 1e-9), (50.0, 0.1), (8.0, 1e-3)])

@@ -34,7 +34,7 @@ def test_file_round_trip(certificate: Certificate, good_facts: Maker, tmp_path: 
     write_certificates(path, [certificate, other])
     assert read_certificates(path) == [certificate, other]
     content = json.loads(path.read_text())
-    assert content["schema"] == "fedunlearn/certificates/1"
+    assert content["schema"] == "fedunlearn/certificates/2"
     assert [entry["valid"] for entry in content["certificates"]] == [True, False]
     assert list(tmp_path.iterdir()) == [path]
     write_certificates(path, [])
@@ -97,7 +97,7 @@ def test_malformed_entries(certificate: Certificate, tmp_path: Path) -> None:
         with pytest.raises(UserError, match=message):
             Certificate.from_dict(entry)
     path = tmp_path / "certificate.json"
-    path.write_text(json.dumps({"schema": "fedunlearn/certificates/1", "certificates": [plain, cases[0][0]]}))
+    path.write_text(json.dumps({"schema": "fedunlearn/certificates/2", "certificates": [plain, cases[0][0]]}))
     with pytest.raises(UserError, match=r"certificate.json: certificates.1: .*'sigma'"):
         read_certificates(path)
 
@@ -110,7 +110,7 @@ def test_bad_files(certificate: Certificate, tmp_path: Path) -> None:
         ("{", "is not a JSON file"),
         ("[]", "schema = None"),
         ('{"schema": "fedunlearn/certificates/9"}', "certificates/9"),
-        ('{"schema": "fedunlearn/certificates/1"}', "not a list of tables"),
+        ('{"schema": "fedunlearn/certificates/2"}', "not a list of tables"),
     ):
         path.write_text(content)
         with pytest.raises(UserError, match=message):

@@ -242,18 +242,16 @@ def test_a_recipe_that_may_diverge_is_not_said_to_stop_always():
 def test_settings_without_a_certificate_are_refused_before_training():
     dataset = image_data(clients=3, side=5)
     with open_session(dataset, *model_for(dataset)) as session:
-        story = Story(session, "newton", RECIPE.model_copy(update={"l2": 0.0}))
+        flat = RECIPE.model_copy(update={"l2": 0.0})
         with pytest.raises(
             UserError, match=r"^training.l2 = 0.0 does not make .* strongly convex \(allowed .*l2 > 0\)$"
         ):
-            story.learn()
-        assert Story(session, "newton", story.training, population="one-step", mode="one-step").learn()
-    with open_session(dataset, *model_for(dataset, "mlp", "raw")) as session:
-        story = Story(session, "newton", RECIPE)
-        with pytest.raises(
-            UserError, match=r"^model.name = 'mlp' is not convex \(allowed for provable 'newton': .*\)$"
-        ):
-            story.learn()
+            Story(session, "newton", flat)
+        assert Story(session, "newton", flat, population="one-step", mode="one-step").learn()
+    with open_session(dataset, *model_for(dataset, "mlp", "raw")) as session, pytest.raises(
+        UserError, match=r"^model.name = 'mlp' is not convex \(allowed for provable 'newton': .*\)$"
+    ):
+        Story(session, "newton", RECIPE)
 
 
 def test_tau_is_public():

@@ -6,8 +6,8 @@ overwrites every row. Unlearned and retrained vector then differ by at most ``2 
 start, topology or number of deleted records. A request starts from the last release (or from zero), never from a
 noise-free state, so nothing accumulates over requests (T5.3).
 
-*One-step mode* (Wu et al., arXiv 2601.06436; docs/methods.md): one Newton/Fisher correction ``v`` is added to
-every node's own model. It issues no certificate: its error is not bounded by anything the code enforces.
+*Paper mode* and *one-step mode* (Wu et al., arXiv 2601.06436): one Newton/Fisher correction is added to every node's
+own model, with noise or without; see :mod:`fedunlearn.unlearning.certified.newton_paper`.
 """
 
 from __future__ import annotations
@@ -15,50 +15,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal
 
 import numpy as np
-from pydantic import Field
 
 from fedunlearn.errors import UserError
-from fedunlearn.models import Model
 from fedunlearn.network import Network, TrainingSettings
 from fedunlearn.privacy import Calibration, PrivacySettings
 from fedunlearn.requests import DeletionRequest
-from fedunlearn.settings import Settings
-from fedunlearn.unlearning.base import Outcome, Situation, Unlearner
-from fedunlearn.unlearning.certified import tolerance_release
-from fedunlearn.unlearning.certified.correction import correction, gradient_from_forget_set
-from fedunlearn.unlearning.curvature import FULL_LIMIT, Curvature, PublicCurvature, choose, public_curvature
+from fedunlearn.unlearning.base import Outcome, Plan, Situation, Unlearner
+from fedunlearn.unlearning.certified import stopping_pair, tolerance_release
+from fedunlearn.unlearning.certified.newton_paper import SingleCorrection
+from fedunlearn.unlearning.certified.newton_settings import NewtonSettings
+from fedunlearn.unlearning.curvature import FULL_LIMIT, PublicCurvature, choose, public_curvature
+from fedunlearn.unlearning.games import Game, gaussian_game
 from fedunlearn.unlearning.objective import NetworkObjective
 from fedunlearn.unlearning.optimise import Preconditioner, Solution, Stop, Vector, accelerated_gradient, newton_cg
 from fedunlearn.unlearning.registry import MethodInfo
-
-
-class NewtonSettings(Settings):
-    """How the stopping rule is chosen and met."""
-
-    mode: Literal["provable", "one-step"] = Field(
-        default="provable",
-        description="provable: to a public tolerance, certified; one-step: one correction, nothing certified",
-    )
-    target_sigma: float = Field(
-        default=0.05, gt=0, description="noise the tolerance is derived from: tau = sigma lambda mu / 2"
-    )
-    tolerance: float | None = Field(default=None, gt=0, description="tau, instead of deriving it from target_sigma")
-    curvature: Curvature = Field(default="auto", description="preconditioner (provable) or curvature (one-step)")
-    curvature_at: Literal["public-head", "release"] = Field(
-        default="public-head", description="where public curvature is taken"
-    )
-    gradient: Literal["retained", "forget-set"] = Field(
-        default="retained",
-        description="one-step: from the retained data, or from the deleted ones (with the m grad F_u term)",
-    )
-    damping: float = Field(default=0.0, ge=0, description="one-step: added to the curvature")
-    max_steps: int = Field(default=50, ge=1, description="Newton steps before falling back to retraining")
-    max_products: int = Field(
-        default=3000, ge=1, description="Hessian-vector products before falling back to retraining"
-    )
 
 
 @dataclass(frozen=True)
@@ -84,14 +56,13 @@ class Newton(Unlearner):
     def __init__(self, settings: NewtonSettings) -> None:
         self.settings = settings
         self._public: PublicCurvature | None = None
-        self._gradient: Vector | None = None
+        self._single = None if settings.mode == "provable" else SingleCorrection(settings)
 
-    # --- provable mode ---------------------------------------------------------------------------------------------
-
-    def check(self, model: Model, training: TrainingSettings) -> None:
-        """Refuse settings under which provable mode has no theorem."""
-        if self.settings.mode == "one-step":
-            return
+    def check(self, plan: Plan) -> None:
+        """Refuse settings under which the mode has no theorem."""
+        if self._single is not None:
+            return self._single.check(plan)
+        model, training = plan.model, plan.training
         if not training.l2 > 0:
             raise UserError(
                 f"training.l2 = {training.l2} does not make the objective strongly convex (allowed for "
@@ -100,14 +71,14 @@ class Newton(Unlearner):
         if not model.convex:
             raise UserError(
                 f"model.name = '{model.spec['name']}' is not convex (allowed for provable 'newton': 'softmax', with "
-                "model.features = 'frozen' for the features of a deep network; or set unlearning.mode = 'one-step')"
+                "model.features = 'frozen' for the features of a deep network; or set unlearning.mode = 'paper' or "
+                "'one-step')"
             )
 
     def prepare(self, network: Network, situation: Situation) -> None:
         """Build the public curvature once a run: it depends on public records only, so it outlives every request."""
         settings, model = self.settings, network.session.model
-        self.check(model, situation.training)
-        if settings.mode == "one-step":
+        if self._single is not None:
             return
         have_public = situation.public is not None and situation.public.head is not None
         if settings.curvature_at == "public-head" and settings.curvature in ("auto", "public") and have_public:
@@ -117,15 +88,20 @@ class Newton(Unlearner):
 
     def conclude(self, network: Network, situation: Situation) -> Outcome:
         """Polish the mean of the nodes' models to the tolerance, release it with noise, overwrite every row by it."""
-        if self.settings.mode == "one-step":
-            return Outcome(certificate_reason="one-step corrections are not certified")
+        if self._single is not None:
+            return self._single.conclude(network, situation)
         search = self._search(network, situation, [network.mean(phase_cost=True)], safeguard=True)
         return self._outcome(network, situation, search, None, "public", fell_back=False)
 
+    def observe(self, network: Network, request: DeletionRequest, situation: Situation) -> None:
+        """Let the modes that broadcast a correction read what is about to be deleted; provable mode reads nothing."""
+        if self._single is not None:
+            self._single.observe(network, request, situation)
+
     def unlearn(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
         """Answer a request; where the tolerance is not reached within the limits, retrain instead, and say so."""
-        if self.settings.mode == "one-step":
-            return self._one_step(network, request, situation)
+        if self._single is not None:
+            return self._single.unlearn(network, request, situation)
         if situation.previous_release is not None:
             starts = [situation.previous_release.astype(np.float64)]
             if (
@@ -143,7 +119,7 @@ class Newton(Unlearner):
 
     def controls(self, network: Network, situation: Situation) -> dict[str, Callable[[], Outcome]]:
         """Reach the same tolerance from the initial model, and from the public head: no private start, no training."""
-        if self.settings.mode == "one-step":
+        if self._single is not None:
             return {}
         starts = {"newton_from_initial_model": situation.start.astype(np.float64)}
         if situation.public is not None and situation.public.head is not None:
@@ -155,9 +131,29 @@ class Newton(Unlearner):
 
         return {name: partial(attempt, start) for name, start in starts.items()}
 
+    def junk_start(self, network: Network, situation: Situation) -> Callable[[], Outcome] | None:
+        """Return the same answer from a public start, in paper mode on a model that is not convex (T6)."""
+        return None if self._single is None else self._single.junk_start(network, situation)
+
+    def tight_game(self, network: Network, outcome: Outcome, situation: Situation) -> Game | None:
+        """Return the farthest pair of vectors that both meet the stopping rule (docs/certificates.md T1, tightness)."""
+        if self._single is not None:
+            return self._single.tight_game(network, outcome, situation)
+        certificate = outcome.certificate
+        if certificate is None or outcome.noise_free is None:
+            return None
+        stop = tolerance_release.stopping_rule(network, situation.training.l2, self._calibration(situation).tau)
+        worlds = stopping_pair.pair(network, situation, outcome.noise_free, (stop, stop))
+        if worlds is None:
+            return None
+        return gaussian_game(
+            "both ends of the stopping rule", "tight", *worlds, certificate.sigma, certificate.sensitivity,
+            situation.privacy.noise,
+        )  # fmt: skip
+
     def public_constants(self, training: TrainingSettings, privacy: PrivacySettings) -> Calibration | None:
         """Return tau, sensitivity and sigma of these settings, None where nothing is certified."""
-        if self.settings.mode == "one-step" or not training.l2 > 0:
+        if self._single is not None or not training.l2 > 0:
             return None
         return tolerance_release.calibration(privacy, training.l2, self.settings.target_sigma, self.settings.tolerance)
 
@@ -213,28 +209,6 @@ class Newton(Unlearner):
             fell_back_to_retraining=fell_back, details=search.details(),
         )  # fmt: skip
 
-    # --- one-step mode ---------------------------------------------------------------------------------------------
-
-    def observe(self, network: Network, request: DeletionRequest, situation: Situation) -> None:
-        """In one-step mode with ``gradient = "forget-set"``: read the deleted samples once, before they are erased."""
-        if self.settings.mode == "one-step" and self.settings.gradient == "forget-set":
-            training = situation.training
-            self._gradient = gradient_from_forget_set(network, request, training.weighting, training.l2)
-
-    def _one_step(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
-        """Add one correction vector to every alive row; the leaver has gone before anything is mixed again."""
-        objective = NetworkObjective(network, situation.training.weighting, situation.training.l2)
-        gradient, self._gradient = self._gradient, None
-        vector = correction(objective, gradient, self.settings.curvature, self.settings.damping, situation)
-        network.broadcast(vector.astype(np.float32), "correction", "add")
-        return Outcome(
-            certificate_reason=(
-                "none: the error of a single Newton/Fisher correction is bounded by worst-case constants only, and "
-                "nodes keep models that differ from each other"
-            ),
-            details={"correction_norm": float(np.linalg.norm(vector)), "hvps": objective.hvps},
-        )
-
 
 METHOD = MethodInfo(
     name="newton",
@@ -242,6 +216,10 @@ METHOD = MethodInfo(
     levels=("sample", "class", "client"),
     settings=NewtonSettings,
     implementation=Newton,
-    needs="provable mode: a convex model and training.l2 > 0",
-    certifies="retrain-equivalence of releases and stored state (provable mode); nothing (one-step mode)",
+    needs="provable and paper mode: a convex model and training.l2 > 0 for a valid certificate",
+    certifies=(
+        "retrain-equivalence of releases and stored state (provable mode); of one node's model alone, and what the "
+        "message adds (paper mode); nothing (one-step mode)"
+    ),
+    enforces="the retained gradient norm in float64, strong convexity by training.l2, rows of norm one, a single draw",
 )

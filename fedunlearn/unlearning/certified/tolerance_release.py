@@ -83,7 +83,7 @@ def release(
         l2_on_all_parameters=True,
         convex_loss=network.session.model.convex,
         retained_objective=True,
-        retraining_always_stops=safe and _cannot_diverge(situation.training),
+        retraining_always_stops=safe and cannot_diverge(situation.training),
         tau=public.tau,
         gradient_norm=float(np.linalg.norm(solution.gradient)),
         gradient_dtype=str(solution.gradient.dtype),
@@ -107,14 +107,14 @@ def release(
     try:
         certificate = certify(
             facts, situation.privacy.epsilon, situation.privacy.delta, noise=situation.privacy.noise,
-            hashes={**situation.hashes, **_feature_hashes(network)},
+            hashes={**situation.hashes, **feature_hashes(network)},
         )  # fmt: skip
     except NoCertificate as refusal:
         return released, None, f"none: {refusal}"
     return released, certificate, "" if certificate.valid else "a premise of the theorem was not enforced"
 
 
-def _cannot_diverge(training: TrainingSettings) -> bool:
+def cannot_diverge(training: TrainingSettings) -> bool:
     """Return whether the recipe ends in finite models whatever the data are, so that the search has a start.
 
     Softmax gradients are bounded where rows are; with ``lr lambda <= 1`` a step shrinks the model before it adds one,
@@ -123,7 +123,7 @@ def _cannot_diverge(training: TrainingSettings) -> bool:
     return training.lr * max(1.0, training.final_factor) * training.l2 <= 1.0
 
 
-def _feature_hashes(network: Network) -> dict[str, str]:
+def feature_hashes(network: Network) -> dict[str, str]:
     features = network.session.features
     pairs = {"extractor": features.weights_sha256, "extractor_training_rows": features.training_rows_sha256}
     return {name: value for name, value in pairs.items() if value is not None}

@@ -1,0 +1,325 @@
+"""Routes of a walking token, and what the vertices on them do to it."""
+
+from __future__ import annotations
+
+import networkx as nx
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.stats import binomtest, chisquare
+
+from fedunlearn.unlearning.certified.token_walk import (
+    Route,
+    is_walk,
+    noisy_visit,
+    project,
+    restart_route,
+    shortest_path,
+    shrink,
+    uniform_route,
+)
+from tests.unlearning.central import shards
+from tests.worlds import model_for, open_session, ring_network, table_data
+
+HOP = "fedunlearn.unlearning.certified.token_walk:restart_hop"
+PLAIN = {
+    "visited": 0, "lr": 0.3, "noise": 0.0, "clip": 1e6, "l2": 0.05, "minibatches": 1, "batch": 10**6, "local_steps": 1,
+    "optimiser": "sgd", "noise_first": False, "ball": None, "trust": None, "batch_seed": 3, "noise_kind": "simulated",
+    "noise_seed": 4,
+}  # fmt: skip
+
+GRAPHS = {
+    "complete": nx.complete_graph(9),
+    "ring": nx.cycle_graph(9),
+    "star": nx.star_graph(8),
+    "path": nx.path_graph(9),
+}
+
+
+# --- routes ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("restart", [1 / 9, 0.4])
+def test_the_node_is_visited_with_the_restart_probability_on_every_graph(name, restart):
+    route = restart_route(GRAPHS[name], 0, range(9), 4000, restart, seed=5, number=1)
+    assert binomtest(len(route.visits), 4000, restart).pvalue > 1e-3
+
+
+def test_a_free_walk_would_visit_the_node_about_twice_as_often():
+    """The control of the test above: stepping into the node by chance as well makes the rate p + (1 - p) p."""
+    rng = np.random.default_rng(0)
+    here, visits = 0, 0
+    for _ in range(4000):
+        here = 0 if rng.random() < 1 / 9 else rng.choice([v for v in range(9) if v != here])
+        visits += here == 0
+    assert visits / 4000 > 0.16
+
+
+def test_from_the_node_the_first_hop_is_uniform_over_everybody_at_restart_one_over_n():
+    graph = nx.complete_graph(6)
+    first = [restart_route(graph, 2, range(6), 1, 1 / 6, seed=0, number=k).stops[0] for k in range(3000)]
+    assert chisquare(np.bincount(first, minlength=6)).pvalue > 1e-3
+
+
+@given(st.integers(0, 10**6), st.integers(3, 14), st.floats(0.05, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_a_route_moves_along_edges_and_only_vertices_with_data_act(seed, size, restart):
+    rng = np.random.default_rng(seed)
+    graph = nx.random_labeled_tree(size, seed=seed)
+    graph.add_edges_from(rng.integers(0, size, (size // 2, 2)))
+    graph.remove_edges_from(nx.selfloop_edges(graph))
+    actors = sorted(rng.choice(size, rng.integers(2, size + 1), replace=False).tolist())
+    route = restart_route(graph, actors[0], actors, 30, restart, seed, 0)
+    assert is_walk(graph, route) and route.moves[0] == (actors[0], False)
+    assert len(route.stops) == 30 and set(route.stops) <= set(actors)
+    assert [route.stops[hop - 1] for hop in route.visits] == [actors[0]] * len(route.visits)
+    assert route.stops.count(actors[0]) == len(route.visits)
+    shuffled = nx.Graph()
+    shuffled.add_edges_from(list(graph.edges)[::-1])
+    assert restart_route(shuffled, actors[0], actors, 30, restart, seed, 0) == route
+    assert restart_route(graph, actors[0], actors, 12, restart, seed, 0) == route.part(0, 12)
+    assert route.part(0, 12).moves + route.part(12, 30).moves[1:] == route.moves
+    home = route.then_to(actors[1], graph)
+    assert is_walk(graph, home) and home.stops == route.stops and home.moves[-1][0] == actors[1]
+
+
+def test_routes_differ_from_request_to_request_and_from_seed_to_seed():
+    graph = nx.complete_graph(8)
+    routes = {
+        restart_route(graph, 0, range(8), 20, 0.2, seed, number, attempt)
+        for seed in range(2) for number in range(2) for attempt in range(2)
+    }  # fmt: skip
+    assert len(routes) == 8
+
+
+def test_on_a_path_a_restart_goes_home_by_the_way_it_came_and_nobody_acts_on_it():
+    route = restart_route(nx.path_graph(6), 0, range(6), 400, 0.2, 1, 0)
+    acting = [i for i, (_, acts) in enumerate(route.moves) if acts]
+    for hop in route.visits:
+        end = acting[hop - 1]
+        begin = acting[hop - 2] if hop > 1 else 0
+        way = [v for v, _ in route.moves[begin : end + 1]]
+        assert way == list(range(way[0], -1, -1)) if way[0] else way == [0, 0]
+
+
+def test_where_the_node_is_everybodys_only_neighbour_the_token_stays():
+    route = restart_route(nx.star_graph(3), 0, range(4), 50, 0.3, 2, 0)
+    for before, after in zip(route.stops, route.stops[1:]):
+        assert after in (0, before) or before == 0
+
+
+def test_shortest_paths_are_shortest_and_prefer_small_ids():
+    graph = nx.grid_2d_graph(4, 4)
+    graph = nx.convert_node_labels_to_integers(graph, ordering="sorted")
+    for a in graph:
+        for b in graph:
+            assert len(shortest_path(graph, a, b)) == nx.shortest_path_length(graph, a, b) + 1
+    assert shortest_path(graph, 0, 15) == [0, 1, 2, 3, 7, 11, 15]
+
+
+def test_the_uniform_walk_is_uniform_and_may_stay():
+    route = uniform_route([1, 4, 6, 7], 4000, 0, 0)
+    counts = [route.stops.count(v) for v in (1, 4, 6, 7)]
+    assert sum(counts) == 4000 and chisquare(counts).pvalue > 1e-3
+    assert binomtest(sum(a == b for a, b in zip(route.stops, route.stops[1:])), 3999, 0.25).pvalue > 1e-3
+
+
+# --- steps -----------------------------------------------------------------------------------------------------------
+
+
+@given(st.integers(0, 10**6), st.floats(0.01, 10))
+@settings(max_examples=80, deadline=None)
+def test_clipping_and_projecting_are_non_expansive(seed, radius):
+    rng = np.random.default_rng(seed)
+    a, b = (rng.normal(size=(5, 3)) * 10 ** rng.uniform(-2, 2, (5, 1)) for _ in range(2))
+    centre = rng.normal(size=3)
+    for f in (lambda v: shrink(v, radius), lambda v: project(v, centre, radius)):
+        before, after = np.linalg.norm(a - b, axis=1), np.linalg.norm(f(a) - f(b), axis=1)
+        assert (after <= before * (1 + 1e-12) + 1e-15).all()
+    assert (np.linalg.norm(shrink(a, radius), axis=1) <= radius * (1 + 1e-12)).all()
+    inside = centre + shrink(a, radius) * 0.99
+    assert np.allclose(project(inside, centre, radius), inside)
+
+
+def test_noise_last_leaves_the_trust_region_and_noise_first_ends_on_its_sphere():
+    rng = np.random.default_rng(0)
+    reference, noise = rng.normal(size=4), 50 * rng.normal(size=(20, 4))
+    moved = reference + 10 * rng.normal(size=(20, 4))
+    honest = noisy_visit(moved, noise, reference=reference, trust=0.5)
+    assert (np.linalg.norm(honest - noise - reference, axis=1) <= 0.5 + 1e-12).all()
+    published = noisy_visit(moved, noise, first=True, reference=reference, trust=0.5)
+    assert np.allclose(np.linalg.norm(published - reference, axis=1), 0.5)
+    ball = noisy_visit(moved, noise, centre=np.zeros(4), ball=0.1)
+    assert (np.linalg.norm(ball - noise, axis=1) <= 0.1 + 1e-12).all()
+
+
+# --- node programs ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def world():
+    data = table_data(clients=6, classes=3, inputs=4, seed=2, sizes=(6, 14))
+    with open_session(data, *model_for(data), hosts=2) as session:
+        yield data, session, ring_network(session, "walks"), shards(data, model_for(data)[1])
+
+
+def gradients_by_hand(part, token, classes=3):
+    """Per-sample gradients of one client, (n, d), one record after the other."""
+    out = []
+    for a, y in zip(*part):
+        z = token.reshape(classes, -1) @ a
+        p = np.exp(z - z.max())
+        p /= p.sum()
+        p[y] -= 1
+        out.append(np.outer(p, a).reshape(-1))
+    return np.array(out)
+
+
+def hop_at(network, node, token, *, hop=0, vectors=None, **changes):
+    return network.walk(HOP, {**PLAIN, **changes}, token, [(0, False)] * hop + [(node, True)], vectors or {})
+
+
+def test_the_expected_step_is_a_gradient_step_of_the_retained_objective(world):
+    """Exact alignment at restart 1/N: from the node, everybody is next with probability 1/N (Lamri and Maniatakos)."""
+    data, _, _, _ = world
+    token = np.random.default_rng(1).normal(size=15)
+    gone = data.train_rows(0)[:3]
+    with open_session(data, *model_for(data)) as session:
+        network = ring_network(session)
+        network.erase(gone)
+        steps = [hop_at(network, node, token) - token for node in range(6)]
+    kept = shards(data, model_for(data)[1], gone)
+    expected = np.mean([gradients_by_hand(part, token).mean(0) for part in kept], axis=0) + 0.05 * token
+    assert np.allclose(np.mean(steps, axis=0), -0.3 * expected, rtol=0, atol=1e-12)
+
+
+def test_every_sample_is_clipped_at_the_node_and_every_minibatch_elsewhere(world):
+    _, _, network, parts = world
+    token = np.random.default_rng(2).normal(size=15)
+    for clip in (0.05, 0.4):
+        each = gradients_by_hand(parts[0], token)
+        scale = np.minimum(1, clip / np.linalg.norm(each, axis=1))
+        by_hand = 0.985 * token - 0.3 * (scale[:, None] * each).mean(0)
+        assert np.allclose(hop_at(network, 0, token, clip=clip), by_hand, rtol=0, atol=1e-12)
+        mean = gradients_by_hand(parts[3], token).mean(0)
+        by_hand = 0.985 * token - 0.3 * mean * min(1, clip / np.linalg.norm(mean))
+        assert np.allclose(hop_at(network, 3, token, clip=clip), by_hand, rtol=0, atol=1e-12)
+
+
+def test_the_lightweight_step_climbs_the_deleted_samples_alone(world):
+    data, _, network, parts = world
+    token = np.random.default_rng(3).normal(size=15)
+    ids = data.train_rows(0)[[1, 4]]
+    each = gradients_by_hand(parts[0], token)
+    scale = np.minimum(1, 0.3 / np.linalg.norm(each, axis=1))[:, None]
+    by_hand = 0.985 * token + 0.3 * (scale * each)[[1, 4]].sum(0) / len(each)
+    found = hop_at(network, 0, token, clip=0.3, forget=ids.tolist())
+    assert np.allclose(found, by_hand, rtol=0, atol=1e-12)
+
+
+def test_minibatches_are_averaged_and_a_deletion_moves_no_other_sample(world):
+    """The mean of many minibatch steps is the full step, and s minibatches spread less than one."""
+    _, _, network, _ = world
+    token = np.random.default_rng(4).normal(size=15)
+    full = hop_at(network, 3, token)
+    one, four = (
+        np.array([hop_at(network, 3, token, batch=2, minibatches=s, batch_seed=k) for k in range(250)]) for s in (1, 4)
+    )
+    for steps in (one, four):
+        assert (abs(steps.mean(0) - full) < 5 * steps.std(0) / np.sqrt(250) + 1e-12).all()
+    assert (four.std(0) < 0.7 * one.std(0) + 1e-12).all()
+
+
+@given(seed=st.integers(0, 10**6), clip=st.floats(0.01, 2), lr=st.floats(0.01, 2), steps=st.integers(1, 3))
+@settings(max_examples=25, deadline=None)
+def test_a_hop_parts_two_tokens_by_no_more_than_the_accountant_allows(world, seed, clip, lr, steps):
+    _, _, network, _ = world
+    rng = np.random.default_rng(seed)
+    pair = rng.normal(size=(2, 15)) * 10 ** rng.uniform(-1, 1, (2, 1))
+    before = np.linalg.norm(pair[0] - pair[1])
+    for node, count in ((0, 1), (4, steps)):
+        x, y = hop_at(network, node, pair, clip=clip, lr=lr, local_steps=count, batch=3, minibatches=2)
+        keep = 1 - lr * 0.05
+        allowed = keep**count * before + 2 * lr * clip * sum(keep**k for k in range(count))
+        assert np.linalg.norm(x - y) <= allowed * (1 + 1e-12)
+
+
+def test_tokens_side_by_side_fare_like_tokens_alone(world):
+    _, _, network, _ = world
+    route = [(1, True), (2, False), (0, True), (5, True), (0, True)]
+    tokens = np.random.default_rng(5).normal(size=(7, 15))
+    changes = {**PLAIN, "batch": 3, "clip": 0.3, "local_steps": 2}
+    together = network.walk(HOP, changes, tokens, route)
+    alone = np.stack([network.walk(HOP, changes, t, route) for t in tokens])
+    assert np.allclose(together, alone, rtol=0, atol=1e-13) and np.ptp(together, axis=0).min() > 0
+    noisy = network.walk(HOP, {**changes, "noise": 2.0}, tokens, route) - together
+    assert np.std(noisy) > 0.3  # and no two tokens share their noise
+    assert np.abs(np.corrcoef(noisy) - np.eye(7)).max() < 0.95
+
+
+def test_noise_is_fresh_at_every_visit_and_has_the_standard_deviation_that_is_accounted(world):
+    _, _, network, _ = world
+    tokens = np.zeros((400, 15))
+    still = {**PLAIN, "lr": 0.5, "l2": 0.0, "clip": 1e-12}
+    once = network.walk(HOP, {**still, "noise": 3.0}, tokens, [(0, True)])
+    twice = network.walk(HOP, {**still, "noise": 3.0}, tokens, [(0, True), (3, True), (0, True)])
+    assert np.std(once) == pytest.approx(1.5, rel=0.03)
+    assert np.std(twice) == pytest.approx(1.5 * np.sqrt(2), rel=0.03)
+    assert abs(np.corrcoef(once.ravel(), (twice - once).ravel())[0, 1]) < 0.05
+
+
+def test_only_the_visited_vertex_adds_noise(world):
+    _, _, network, _ = world
+    token = np.ones(15)
+    for node in range(1, 6):
+        assert np.array_equal(hop_at(network, node, token, noise=5.0), hop_at(network, node, token))
+
+
+def test_adam_starts_anew_at_every_hop(world):
+    """Its first step has length lr in every direction that has a gradient, at every hop again."""
+    _, _, network, _ = world
+    token = np.random.default_rng(6).normal(size=15)
+    first = hop_at(network, 3, token, optimiser="adam", l2=0.0) - token
+    again = hop_at(network, 3, token, hop=0, optimiser="adam", l2=0.0) - token
+    assert np.allclose(abs(first), 0.3, rtol=1e-5) and np.array_equal(first, again)
+
+
+def test_the_public_ball_holds_the_token_everywhere(world):
+    _, _, network, _ = world
+    centre = np.full(15, 0.2)
+    for node in (0, 3):
+        end = hop_at(network, node, np.full(15, 9.0), ball=0.7, vectors={"centre": centre})
+        assert np.linalg.norm(end - centre) == pytest.approx(0.7)
+
+
+def test_a_model_that_is_not_convex_takes_the_steps_of_automatic_differentiation(world):
+    import torch
+
+    data = world[0]
+    with open_session(data, *model_for(data, "mlp")) as session:
+        network, model = ring_network(session), session.model
+        token = model.initial(0).astype(np.float64)
+        found = network.walk(HOP, {**PLAIN, "clip": 0.2, "l2": 0.0}, np.stack([token, 2 * token]), [(0, True)])
+        host = session.transport._hosts[0]
+        x, y = host.block.batch(host.block.samples("main", 0))
+        for k, row in enumerate((token, 2 * token)):
+            total = np.zeros(model.dim)
+            for a, b in zip(x, y):
+                theta = torch.tensor(row, requires_grad=True)
+                torch.nn.functional.cross_entropy(model.logits(theta, a[None]), b[None]).backward()
+                g = theta.grad.numpy()
+                total += g * min(1, 0.2 / np.linalg.norm(g)) / len(y)
+            assert np.allclose(found[k], row - 0.3 * total, rtol=0, atol=1e-6)
+
+
+def test_passing_the_token_on_is_charged_and_staying_is_not(world):
+    _, session, _, _ = world
+    network = ring_network(session, "charged")
+    route = Route(((0, False), (1, False), (2, True), (2, True), (1, False), (0, True)), 0)
+    network.walk(HOP, PLAIN, np.zeros(15), route.moves)
+    record = network.ledger.traffic[-1]
+    assert (record.pattern, record.messages, record.message_bytes) == ("walk", 4, 4 * 15)
+    assert [h["senders"] for h in network.ledger.received_by(1)] == [[0, 2]]
+    assert route.stops == (2, 2, 0) and route.visits == (3,)
