@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-ray lint format types check bench clean
+.PHONY: help install demo test test-slow test-ray lint format types check bench bench-certified clean
 
 help:  ## list the targets
-	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -45,6 +45,9 @@ check: lint types test  ## everything that must be green before a commit
 
 bench: $(READY)  ## measure client updates per second
 	$(BIN)/python -m benchmarks.yardstick --json
+
+bench-certified: $(READY)  ## compare all certified methods on one task, in one table (about three minutes on 2 cores)
+	$(BIN)/python -m benchmarks.certified
 
 clean:  ## remove the environment and caches, keep runs
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis build dist

@@ -104,6 +104,18 @@ def test_memory_grows_by_the_rows_of_every_population():
     assert memory_bytes(wide, 3) > memory_bytes(wide, 0)
 
 
+def test_checkpoints_count_for_the_network_and_for_its_twin():
+    change = {
+        "training": {"schedule": "holes", "lr": 1.0, "l2": 0.1, "rounds": 30, "local_steps": 1},
+        "unlearning": {"method": "rewind", "checkpoints": 3},
+        "topology": {"repair": "relay"},
+    }
+    three = world(**change)
+    one = world(**{**change, "unlearning": {"method": "rewind", "rewind": 0.5}})
+    rows = 4 * len(three.start) * three.graph.number_of_nodes()
+    assert memory_bytes(three, 0) - memory_bytes(one, 0) == 2 * (3 - 1) * rows
+
+
 def test_memory_is_an_upper_bound_of_the_arrays_on_the_hosts(monkeypatch):
     """The largest sum of the files in the hosts' stores during a run is within the estimate, without the libraries."""
     from fedunlearn.network.inline import InlineTransport

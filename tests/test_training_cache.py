@@ -242,6 +242,25 @@ def test_content_start_torch_and_source_are_in_the_key(monkeypatch):
     assert len(set(keys)) == len(keys)
 
 
+def test_holes_are_in_the_key():
+    """A deleted sample and one that never was leave the same data, and with holes not the same batches."""
+    whole = image_data()
+    row = whole.train_rows(3)[0]
+    without = type(whole)(**{**vars_of(whole), "is_test": whole.is_test | (np.arange(len(whole.labels)) == row)})
+    model, features = model_for(whole)
+    evaluator = Evaluator(whole, features, model, experiment().evaluation, 0)
+    for schedule, same in (("compact", True), ("holes", False)):
+        training = experiment().training.model_copy(update={"schedule": schedule})
+        keys = []
+        for dataset, deleted in ((whole, np.array([row])), (without, None)):
+            with open_session(dataset, model, features) as session:
+                network = Network(
+                    session, "main", nx.cycle_graph(6), "metropolis", model.initial(0), deleted=deleted
+                )  # fmt: skip
+                keys.append(TrainingCache(dataset, evaluator, every=1).key(network, model.initial(0), training))
+        assert (keys[0] == keys[1]) is same
+
+
 def vars_of(dataset):
     return {name: getattr(dataset, name) for name in type(dataset).__dataclass_fields__}
 

@@ -169,7 +169,7 @@ def release_noise(outcome: Outcome, certificate: Certificate) -> NoiseLaw | None
 
     Entries whose float32 rounding is not small beside sigma are left out, and None is returned where few are left.
     """
-    if certificate is not outcome.certificate or certificate.kind != "retrain-equivalence":
+    if certificate is not outcome.certificate or certificate.kind not in ("retrain-equivalence", "exact"):
         return None
     if outcome.release is None or outcome.noise_free is None:
         return None
@@ -183,7 +183,7 @@ def release_noise(outcome: Outcome, certificate: Certificate) -> NoiseLaw | None
 def games_for(answered: Answered, certificate: Certificate) -> Iterator[Game | str]:
     """Yield the games in which a claim is played for; a sentence where there is no such game."""
     if certificate.kind == "exact":
-        yield "the answer is retraining itself: there is no noise to play with"
+        yield _exact(answered, certificate)
     elif certificate.kind == "message":
         yield from _message_games(certificate)
     elif certificate is not answered.outcome.certificate:
@@ -191,6 +191,16 @@ def games_for(answered: Answered, certificate: Certificate) -> Iterator[Game | s
     else:
         yield _tight(answered)
         yield _natural(answered, certificate)
+
+
+def _exact(answered: Answered, certificate: Certificate) -> Game | str:
+    """Nothing may tell an exact answer from retraining, so a game is played only where their numbers differ."""
+    one, other = answered.outcome.noise_free, answered.retrained.noise_free
+    if certificate is not answered.outcome.certificate or one is None or other is None:
+        return "the answer is claimed to be retraining itself, and its noise-free vectors are not known"
+    if np.array_equal(one, other):
+        return "answer and retraining are the same numbers: nothing tells them apart"
+    return gaussian_game("this run, retrained", "natural", *shortened(one, other), certificate.sigma, 0.0)
 
 
 def _tight(answered: Answered) -> Game | str:
@@ -207,7 +217,10 @@ def _natural(answered: Answered, certificate: Certificate) -> Game | str:
     if game is not None:
         return game
     if certificate.kind not in ABOUT_RETRAINING:
-        return f"no natural instance: the run has no second world for a claim of kind {certificate.kind}"
+        return (
+            "no natural instance: the method supplies none, and the run has no second world for a claim of kind "
+            f"{certificate.kind}"
+        )
     if outcome.noise_free is None or twin.noise_free is None:
         return "no natural instance: the noise-free vectors of the run are not known"
     one, other = shortened(outcome.noise_free, twin.noise_free)

@@ -95,9 +95,7 @@ def _likely_counts(p: float, n: int) -> np.ndarray:
 
 
 @lru_cache(maxsize=256)
-def detectable_mu(
-    trials: int, *, mu: float | None, epsilon: float, delta: float, level: float = LEVEL
-) -> float:
+def detectable_mu(trials: int, *, mu: float | None, epsilon: float, delta: float, level: float = LEVEL) -> float:
     """Return the smallest true mu that refutes the claim in :data:`POWER` of the audits, to 0.1 %; infinite if none."""
     high = 1.0
     while power(high, trials, mu=mu, epsilon=epsilon, delta=delta, level=level) < POWER:

@@ -83,8 +83,12 @@ class ClaimEntry(_Entry):
     epsilon: float = Field(description="ε of the claim")
     delta: float = Field(description="δ of the claim")
     mu: float | None = Field(description="μ of the claim; null: it is about one pair (ε, δ) alone")
-    sigma: float = Field(description="standard deviation of the noise on each parameter")
-    sensitivity: float = Field(description="proved bound on the L2 distance of the noise-free vectors")
+    sigma: float = Field(
+        description="standard deviation of the noise on each parameter; `differential-privacy`: in a step of training"
+    )
+    sensitivity: float = Field(
+        description="proved bound on the L2 distance of the noise-free vectors; `differential-privacy`: of a step"
+    )
     valid: bool = Field(description="whether every premise was enforced")
     worth: str = Field(description="how often the best observer guesses right")
     theorem: str = Field(description="the statement that is invoked")

@@ -1,7 +1,7 @@
 """What may be said about a release, and how sure one can be: noise calibration, certificates, and their verification.
 
-The room holds arithmetic only: the exact Gaussian profile, the tolerance theorem for strongly convex objectives, and
-the certificate with its premises. It never sees data or models and imports neither torch nor the network.
+The room holds arithmetic only: the exact Gaussian profile, accountants (``accounting``), theorems (``claims``) and the
+certificate with its premises. It never sees data or models and imports neither torch nor the network.
 """
 
 from fedunlearn.privacy.certificate import (
@@ -12,9 +12,8 @@ from fedunlearn.privacy.certificate import (
     Premise,
     Status,
     junk_start_limit,
-    read_certificates,
-    write_certificates,
 )
+from fedunlearn.privacy.certificate_file import read_certificates, write_certificates
 from fedunlearn.privacy.claims.tolerance import (
     Calibration,
     calibrate,

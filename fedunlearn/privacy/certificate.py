@@ -1,4 +1,4 @@
-"""A certificate: one claim about one release, with the premises it rests on, and its file format.
+"""A certificate: one claim about one release, with the premises it rests on.
 
 A certificate is a claim that carries its own proof obligations. It is *valid* only when every premise of the theorem it
 names was enforced by the code that ran; a value merely seen in the run is *measured*, and anything else is *assumed*.
@@ -11,18 +11,13 @@ import dataclasses
 import hashlib
 import json
 import math
-import os
-import tempfile
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal, get_args
 
 from fedunlearn.errors import UserError
 from fedunlearn.privacy import gaussian
-
-SCHEMA = "fedunlearn/certificates/2"
 
 Status = Literal["enforced", "measured", "assumed"]
 Noise = Literal["simulated", "secret"]
@@ -62,8 +57,9 @@ class Certificate:
         epsilon, delta: the claim, dimensionless; also true at every other point of :meth:`curve`.
         mu: the privacy number of everything this certificate covers, dimensionless; None where the claim is about the
             one pair (epsilon, delta) and no Gaussian profile stands behind it.
-        sigma: standard deviation of the noise on each parameter, in units of the parameters.
-        sensitivity: largest L2 distance between the two noise-free vectors, in units of the parameters.
+        sigma: standard deviation of the noise on each parameter, in units of the parameters; for the kind
+            ``differential-privacy`` of the noise in one step of training, in units of what is noised there.
+        sensitivity: largest L2 distance between the two noise-free vectors, in the units of ``sigma``.
         theorem: the statement that is invoked.
         claim: what the release is compared with, in one sentence.
         scope: the threat model, one line each, the observers first.
@@ -166,13 +162,14 @@ class Certificate:
     def text(self) -> str:
         """Return the certificate as text for people, with premises, scope, view and limits."""
         verdict = "VALID: every premise was enforced" if self.valid else "NOT VALID: some premises were not enforced"
+        where = "in every step of training" if self.kind == "differential-privacy" else "on every parameter"
         lines = [
             f"{self.granularity.capitalize()}-level deletion by {self.method}: {verdict}",
             "",
             *_wrapped(
                 f"epsilon = {self.epsilon:g}, delta = {self.delta:g} "
                 f"({'' if self.mu is None else f'mu = {self.mu:.6g}; '}sigma = {self.sigma:.6g} "
-                f"on every parameter, sensitivity {self.sensitivity:.6g}; {self.noise} noise)"
+                f"{where}, sensitivity {self.sensitivity:.6g}; {self.noise} noise)"
             ),
             *_wrapped(f"{self.kind}: {self.worth}"),
             *_wrapped(self.claim),
@@ -232,69 +229,6 @@ def digest(plain: Mapping[str, Any]) -> str:
     """Return the SHA-256 of a certificate's JSON entries, without the digest itself, in canonical form."""
     body = {key: value for key, value in plain.items() if key != "sha256"}
     return hashlib.sha256(json.dumps(body, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
-
-
-def write_certificates(path: Path | str, certificates: Sequence[Certificate]) -> None:
-    """Write ``certificate.json`` so that a reader sees the old file or the whole new one.
-
-    Raises:
-        UserError: if the folder cannot be written.
-    """
-    path = Path(path)
-    entry = {"schema": SCHEMA, "certificates": [certificate.to_dict() for certificate in certificates]}
-    content = json.dumps(entry, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
-    try:
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=path.name, delete=False
-        ) as file:
-            try:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-                os.chmod(file.name, 0o644)  # the temporary file is private, the certificate is not
-                os.replace(file.name, path)
-            except BaseException:
-                os.unlink(file.name)
-                raise
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
-
-
-def read_entries(path: Path | str) -> list[dict[str, Any]]:
-    """Return the entries of a ``certificate.json`` as plain tables, unjudged.
-
-    Raises:
-        UserError: if the file cannot be read, is not JSON, or is not of this schema.
-    """
-    path = Path(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
-    except ValueError as error:  # a JSON or an encoding error
-        raise UserError(f"{path} is not a JSON file: {error}") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        found = content.get("schema") if isinstance(content, dict) else None
-        raise UserError(f"{path}: schema = {found!r} is not a certificate file of this version, which has '{SCHEMA}'")
-    entries = content.get("certificates")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        raise UserError(f"{path}: certificates is not a list of tables")
-    return entries
-
-
-def read_certificates(path: Path | str) -> list[Certificate]:
-    """Return the certificates of a ``certificate.json``.
-
-    Raises:
-        UserError: if the file cannot be read or one of its entries is malformed.
-    """
-    certificates = []
-    for number, entry in enumerate(read_entries(path)):
-        try:
-            certificates.append(Certificate.from_dict(entry))
-        except UserError as error:
-            raise UserError(f"{path}: certificates.{number}: {error}") from error
-    return certificates
 
 
 def _premise(entry: Any) -> Premise:

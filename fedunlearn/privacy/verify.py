@@ -19,7 +19,8 @@ import fedunlearn
 from fedunlearn.errors import UserError
 from fedunlearn.privacy import gaussian
 from fedunlearn.privacy.accounting import integration
-from fedunlearn.privacy.certificate import Certificate, NoCertificate, all_enforced, digest, read_entries
+from fedunlearn.privacy.certificate import Certificate, NoCertificate, all_enforced, digest
+from fedunlearn.privacy.certificate_file import read_entries
 from fedunlearn.privacy.claims import rebuild
 
 _RELATIVE = 1e-8

@@ -89,8 +89,12 @@ class CertificateEntry(_Entry):
     kind: str = Field(description="what the release is compared with, in one word (docs/certificates.md)")
     epsilon: float = Field(description="ε of the claim")
     delta: float = Field(description="δ of the claim")
-    sigma: float = Field(description="standard deviation of the noise on each parameter")
-    sensitivity: float = Field(description="proved bound on the L2 distance of the noise-free vectors")
+    sigma: float = Field(
+        description="standard deviation of the noise on each parameter; `differential-privacy`: in a step of training"
+    )
+    sensitivity: float = Field(
+        description="proved bound on the L2 distance of the noise-free vectors; `differential-privacy`: of a step"
+    )
     valid: bool = Field(description="whether every premise was enforced")
     worth: str = Field(description="how often the best observer guesses right; begins with `vacuous` where always")
     theorem: str = Field(description="the statement that is invoked")

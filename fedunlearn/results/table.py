@@ -179,9 +179,10 @@ def _certificate_lines(entry: Mapping[str, Any]) -> list[tuple[str, RenderableTy
 def _claim_lines(label: str, certificate: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
     """Return a claim with the numbers that belong together in one line, what it is worth, and whom it is about."""
     worth = str(certificate["worth"])
+    step = "in a step of training: " if certificate["kind"] == "differential-privacy" else ""
     numbers = Text.assemble(
         (f"ε = {number(certificate['epsilon'])}, δ = {number(certificate['delta'])}", "bold"),
-        f"   sensitivity Δ = {number(certificate['sensitivity'])}   noise σ = {number(certificate['sigma'])}",
+        f"   {step}sensitivity Δ = {number(certificate['sensitivity'])}   noise σ = {number(certificate['sigma'])}",
     )
     scope = Table.grid(padding=(0, 1))  # a grid of bullets, so that wrapped lines hang under their text
     for line in certificate["scope"]:

@@ -31,13 +31,15 @@ def memory_bytes(world: World, workers: int) -> int:
     """Return an upper estimate of the memory of a run: rows of all populations alive at once, samples, processes.
 
     At the worst moment there are four populations: the network, the retrained twin, and the copies that figures and
-    distances need. Every piece of work leaves its partial sums, at most two subtrees of each size.
+    distances need; and whatever the method keeps. Every piece of work leaves its partial sums, at most two subtrees of
+    each size.
     """
     nodes = world.graph.number_of_nodes()
     pieces = 6 * workers if workers > 1 else 1
     sums = 8 * len(world.start) * 2 * (nodes.bit_length() + 1) * pieces
     rows = len(world.start) * 4 * nodes
-    populations = 4 + (1 if world.experiment.training.momentum else 0) * 2
+    training = world.experiment.training
+    populations = 4 + (1 if training.momentum else 0) * 2 + world.unlearner.copies_kept(training.rounds)
     sample = 1
     for side in world.features.output_shape:
         sample *= side

@@ -87,6 +87,7 @@ class TrainingCache:
         edges = np.array(sorted((min(e), max(e)) for e in network.graph.edges), dtype=np.int64).reshape(-1, 2)
         return {
             "clients": {str(i): _sha256(ids, self._digests[ids]) for i, ids in self._retained(network).items()},
+            "slots": None if training.schedule == "compact" else self._slots(),
             "nodes": network.num_nodes,
             "edges": _sha256(edges),
             "mixing": network.mixing,
@@ -161,6 +162,11 @@ class TrainingCache:
         clients = self.dataset.clients(Role.TRAIN)
         alive = np.flatnonzero(network.alive)
         return {int(i): np.setdiff1d(self.dataset.train_rows(int(clients[i])), network.deleted) for i in alive}
+
+    def _slots(self) -> str:
+        """Return the SHA-256 of all ids that clients ever had: with holes, batches depend on deleted ids too."""
+        ids = [self.dataset.train_rows(int(client)) for client in self.dataset.clients(Role.TRAIN)]
+        return _sha256(*ids, np.array([len(rows) for rows in ids]))
 
     @cached_property
     def _digests(self) -> NDArray[np.uint8]:

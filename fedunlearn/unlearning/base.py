@@ -128,6 +128,10 @@ class Unlearner:
     def check(self, plan: Plan) -> None:
         """Raise UserError for settings that the method cannot serve, before anything is trained."""
 
+    def copies_kept(self, rounds: int) -> int:
+        """Return how many copies of all rows the method keeps on the hosts, for a training of so many rounds."""
+        return 0
+
     def prepare(self, network: Network, situation: Situation) -> None:
         """Build, once a run, what depends on public data only."""
 

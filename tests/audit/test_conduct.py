@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_runs import THREE_REQUESTS, experiment, run
 
-from fedunlearn.audit import conduct
+from fedunlearn.audit import audit_game, conduct
 from fedunlearn.audit.conduct import NORM, Answered, audit, certificates_of, games_for, release_noise, shortened
 from fedunlearn.audit.settings import AuditSettings
 from fedunlearn.errors import UserError
@@ -209,10 +209,24 @@ def test_a_claim_that_is_not_about_retraining_has_no_default_natural_instance(an
     assert f"no second world for a claim of kind {kind}" in games[-1]
 
 
-def test_unknown_vectors_exact_answers_and_further_claims_are_not_played(answered):
-    assert list(games_for(*as_kind(answered, "exact"))) == [
-        "the answer is retraining itself: there is no noise to play with"
+def test_an_exact_answer_is_played_only_where_it_is_not_exact(answered):
+    """The numbers of answer and retraining either agree, or their distance refutes the claim."""
+    lying, certificate = as_kind(answered, "exact")
+    certificate = dataclasses.replace(certificate, mu=0.0, sensitivity=0.0)
+    lying = dataclasses.replace(lying, outcome=dataclasses.replace(lying.outcome, certificate=certificate))
+    (game,) = games_for(lying, certificate)
+    assert game.distance > 0 and "distance" in audit_game(game, 40, 0.0, 1.0, 1e-5, 0).refuted_by
+    same = dataclasses.replace(lying.outcome, noise_free=lying.retrained.noise_free)
+    assert list(games_for(dataclasses.replace(lying, outcome=same), certificate)) == [
+        "answer and retraining are the same numbers: nothing tells them apart"
     ]
+    unknown = dataclasses.replace(lying, outcome=dataclasses.replace(lying.outcome, noise_free=None))
+    (said,) = games_for(unknown, certificate)
+    assert "not known" in said
+    assert release_noise(lying.outcome, certificate) is not None
+
+
+def test_unknown_vectors_and_further_claims_are_not_played(answered):
     hidden, certificate = as_kind(answered, "retrain-equivalence")
     hidden = dataclasses.replace(hidden, outcome=dataclasses.replace(hidden.outcome, noise_free=None))
     assert list(games_for(hidden, certificate))[-1].endswith("are not known")

@@ -73,6 +73,13 @@ def test_text_says_everything(certificate: Certificate) -> None:
     assert max(map(len, certificate.text().splitlines())) <= 100
 
 
+def test_text_says_what_carries_the_noise(certificate: Certificate) -> None:
+    assert f"sigma = {certificate.sigma:.6g} on every parameter" in " ".join(certificate.text().split())
+    private = dataclasses.replace(certificate, kind="differential-privacy", mu=None)
+    words = " ".join(private.text().split())
+    assert "in every step of training, sensitivity" in words and "on every parameter, sensitivity" not in words
+
+
 def test_text_of_an_invalid_one(good_facts: Maker) -> None:
     text = certify(good_facts(start="secret"), 1.0, 1e-5, noise="simulated").text()
     assert "NOT VALID" in text

@@ -96,6 +96,13 @@ def test_an_invalid_certificate_says_which_premise_is_open():
     assert " valid: every" not in flat
 
 
+def test_noise_within_training_is_not_shown_as_noise_of_the_model():
+    summary = example_run.summary()
+    summary["requests"][0]["certificate"] |= {"kind": "differential-privacy", "sensitivity": 148.0, "sigma": 1866.0}
+    flat = one_line(printed(summary))
+    assert "in a step of training: sensitivity Δ = 148 noise σ = 1,866 differential-privacy" in flat
+
+
 def test_further_certificates_stand_below_with_kind_and_worth():
     summary = example_run.summary()
     entry = summary["requests"][0]

@@ -46,8 +46,15 @@ CASES = {
     "rewind, as little as the claim allows": Case(
         "rewind", {"sigma": 0.1}, {"schedule": "holes", "momentum": 0.0, "local_steps": 2}, "relay"
     ),
-    # What noise of this size leaves is nearer to nothing: tests/unlearning/test_rr_du.py walks with less.
+    # What noise of the size that a claim needs leaves is nearer to nothing.
     "rr-du": Case("rr-du", {"hops": 20}, improves=False),
+    # Six samples are nothing beside what a walk of this length leaves open: tests/unlearning/test_rr_du.py walks on.
+    "rr-du, hardly any noise": Case(
+        "rr-du",
+        {"hops": 300, "lr": 0.05, "noise": 1e-3, "clip": 2.0, "start_radius": 20.0, "batch": 64},
+        levels=("class", "client"),
+        graph="complete",
+    ),
     "rr-du paper": Case(
         "rr-du", {"accounting": "paper", "hops": 20, "trust_radius": 0.5}, levels=("sample", "client"), improves=False
     ),

@@ -208,6 +208,19 @@ def test_every_sample_is_clipped_at_the_node_and_every_minibatch_elsewhere(world
         assert np.allclose(hop_at(network, 3, token, clip=clip), by_hand, rtol=0, atol=1e-12)
 
 
+def test_a_gradient_that_is_not_a_number_is_no_step():
+    """Noise may carry a token where a network's own arithmetic overflows: a walk that gave up there would tell."""
+    data = table_data(clients=3, classes=3, inputs=4, seed=2, sizes=(6, 9))
+    with open_session(data, *model_for(data, "mlp")) as session:
+        network = ring_network(session)
+        far = np.full(network.dim, 1e30)
+        for node in (0, 1):  # the noisy node, and one that takes a minibatch
+            assert np.array_equal(hop_at(network, node, far, clip=1.0, lr=0.5, l2=0.0), far)
+        near = np.zeros(network.dim)
+        both = hop_at(network, 1, np.stack([far, near]), clip=1.0, l2=0.0)
+        assert np.array_equal(both[0], far) and both[1].any()
+
+
 def test_the_lightweight_step_climbs_the_deleted_samples_alone(world):
     data, _, network, parts = world
     token = np.random.default_rng(3).normal(size=15)

@@ -92,7 +92,7 @@ def certify(
             f"{epsilon:g}"
         )
     m = facts.forget_count
-    records = f"the {m} deleted records" if m != 1 else "the deleted record"
+    records = {0: "any one record", 1: "the deleted record"}.get(m, f"the {m} deleted records")
     return Certificate(
         method=facts.method,
         kind="differential-privacy",

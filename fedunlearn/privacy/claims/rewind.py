@@ -71,6 +71,8 @@ def certify(
         raise UserError(f"sigma_drawn = {facts.sigma_drawn} is not allowed: it must be a positive finite number")
     try:
         descent = facts.descent()
+        if facts.start_rows == "public" and facts.rewound != descent.steps:
+            raise UserError(f"rewound = {facts.rewound} of {descent.steps} steps does not lead to the public start")
         sensitivity = average_distance(descent, facts.rewound)
         constants = _constants(facts, descent, delta)
     except UserError as refusal:

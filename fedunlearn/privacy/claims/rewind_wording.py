@@ -143,7 +143,8 @@ def limits_of(facts: RewindFacts) -> tuple[str, ...]:
     lines = [*LIMITS]
     if facts.start_rows != "public":
         lines.append(
-            "What the network stores: the checkpoint that the replay started from still holds the deleted data."
+            "What the network stores: its checkpoints, the one that the replay started from and the others, still hold "
+            "the deleted data."
         )
     lines.append("That ids were deleted, and which: their slots in the schedule stay empty, in retraining too.")
     if not facts.float64_steps:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -129,10 +130,11 @@ class DpSgd(Unlearner):
         if certificate is None:
             return None
         facts = DpTrainingFacts.from_dict(certificate.facts)
-        return sampled_game(
+        game = sampled_game(
             facts.rate, facts.steps, facts.noise_multiplier, max(1, facts.forget_count), clip=facts.clip,
             noise=situation.privacy.noise,
         )  # fmt: skip
+        return replace(game, sensitivity=certificate.sensitivity)
 
     def _multiplier(self, steps: int, epsilon: float, delta: float) -> float:
         settings = self.settings

@@ -115,6 +115,10 @@ class Rewind(Unlearner):
         if training.lr * max(1.0, training.final_factor) >= largest:
             raise UserError(f"training.lr = {training.lr:g} is too large to undo a step (allowed: below {largest:g})")
 
+    def copies_kept(self, rounds: int) -> int:
+        """Return the number of checkpoints; the retrained twin keeps its own beside the network's."""
+        return 2 * len(self._rounds_kept(rounds))
+
     # --- training ----------------------------------------------------------------------------------------------------
 
     def train(self, network: Network, situation: Situation, *, every: int = 1, watch: Watcher | None = None) -> None:

@@ -139,7 +139,8 @@ class RestartWalk(Unlearner):
     ) -> Game | None:
         """Return the walks from the trained and from the retrained model, on the retained data.
 
-        Only what is claimed is played: None for transcripts (see :meth:`retrain_game`).
+        The first is the model as it was before anybody left: the mean over all nodes, leavers included. Only what is
+        claimed is played: None for transcripts (see :meth:`retrain_game`).
         """
         if self._last is None or self._last.facts.accounting != "retrain":
             return None

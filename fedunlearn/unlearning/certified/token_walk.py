@@ -256,7 +256,8 @@ def clipped_mean(block: Block, tokens: Tokens, positions: NDArray[np.int64], cli
     """Return ``(1/divisor) sum_z clip_C(grad l(token; z))`` for each token, (k, d); its norm is at most C.
 
     ``divisor`` is at least the number of samples and the same number in all worlds that the token's certificate
-    compares; the cap holds in float64 whatever the gradients' own arithmetic.
+    compares; the cap holds in float64 whatever the gradients' own arithmetic. A sum that overflows there counts as 0:
+    a walk that gave up would tell where its token had been.
     """
     if not len(positions):
         return np.zeros_like(tokens)
@@ -264,7 +265,7 @@ def clipped_mean(block: Block, tokens: Tokens, positions: NDArray[np.int64], cli
     x, y = block.batch(positions)
 
     if model.convex:
-        return shrink(_side_by_side(block, tokens, x, y, clip) / divisor, clip)
+        return shrink(_finite(_side_by_side(block, tokens, x, y, clip)) / divisor, clip)
 
     def total(theta: Tensor) -> Tensor:
         size, out = max(1, _NUMBERS // model.dim), torch.zeros_like(theta)
@@ -274,7 +275,7 @@ def clipped_mean(block: Block, tokens: Tokens, positions: NDArray[np.int64], cli
             out = out + scale @ each
         return out
 
-    return shrink(_one_by_one(block, tokens, total) / divisor, clip)
+    return shrink(_finite(_one_by_one(block, tokens, total)) / divisor, clip)
 
 
 def _descend(
@@ -314,7 +315,12 @@ def minibatch_gradient(
         sums = _side_by_side(block, tokens, x, y)
     else:
         sums = _one_by_one(block, tokens, lambda theta: gradient_sum(block.model, theta, x, y))
-    return shrink(sums / len(chosen), clip)
+    return shrink(_finite(sums) / len(chosen), clip)
+
+
+def _finite(sums: Tokens) -> Tokens:
+    """Return gradients (k, d), those with an entry that is not finite replaced by zeros."""
+    return np.where(np.isfinite(sums).all(axis=1, keepdims=True), sums, 0.0)
 
 
 def _side_by_side(block: Block, tokens: Tokens, x: Tensor, y: Tensor, clip: float | None = None) -> Tokens:
