@@ -248,8 +248,9 @@ def test_settings_without_a_certificate_are_refused_before_training():
         ):
             Story(session, "newton", flat)
         assert Story(session, "newton", flat, population="one-step", mode="one-step").learn()
-    with open_session(dataset, *model_for(dataset, "mlp", "raw")) as session, pytest.raises(
-        UserError, match=r"^model.name = 'mlp' is not convex \(allowed for provable 'newton': .*\)$"
+    with (
+        open_session(dataset, *model_for(dataset, "mlp", "raw")) as session,
+        pytest.raises(UserError, match=r"^model.name = 'mlp' is not convex \(allowed for provable 'newton': .*\)$"),
     ):
         Story(session, "newton", RECIPE)
 

@@ -16,8 +16,8 @@ LIMITS = (
     "The people who stay: unlearning is not differential privacy of training, and whoever kept an earlier release can "
     "compare it with this one and see the deleted data's effect.",
     "Nodes that do not follow the protocol, or keep what they were told to erase.",
-    "The measured numbers in the certificate's own file, such as norms of gradients and corrections: they are functions "
-    "of noise-free vectors and carry no noise, so a file that goes to strangers should go without its facts.",
+    "The measured numbers in the certificate's own file, such as norms of gradients and corrections: they come from "
+    "noise-free vectors and carry no noise, so a file that goes to strangers should go without its facts.",
     "The low-order bits of floating-point noise, which are not those of an ideal Gaussian; the release is rounded to "
     "float32 to hide most of them.",
 )
