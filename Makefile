@@ -21,7 +21,7 @@ demo: $(READY)  ## run the quickstart: 20 nodes learn digits, one leaves, the ne
 	$(BIN)/fedunlearn run simulations/quickstart.toml
 
 test: $(READY)  ## run the default test suite (under 8 minutes on 2 cores)
-	$(BIN)/python -m pytest -m "not slow and not ray"
+	$(BIN)/python -m pytest -n auto -m "not slow and not ray"
 
 test-slow: $(READY)  ## run the slow checks on real data (FEDUNLEARN_DATA must name a folder with femnist.npz)
 	$(BIN)/python -m pytest -m "slow and not ray"

@@ -162,3 +162,91 @@ def test_a_damaged_summary_is_not_taken_for_a_result(write):
     (folder / "summary.json").write_text("{")
     with pytest.raises(UserError, match="cannot be read"):
         run_sweep(sweep, Runner())
+
+
+# --- named points ----------------------------------------------------------------------------------------------------
+
+NAMED = """
+base = "base.toml"
+[[points]]
+name = "plain"
+[[points]]
+name = "tuned"
+unlearning.method = "finetune"
+unlearning.rounds = 2
+"training.rounds" = 4
+[[points]]
+name = "elsewhere"
+base = "other.toml"
+may_refuse = true
+"""
+
+
+def test_named_points_have_changes_and_bases_of_their_own(write):
+    write('[training]\nrounds = 9\n[unlearning]\nmethod = "retrain"\n', "other.toml")
+    points = load_sweep(write(NAMED)).points
+    assert [(p.name, p.experiment.name, p.may_refuse) for p in points] == [
+        ("plain", "plain", False), ("tuned", "tuned", False), ("elsewhere", "elsewhere", True)
+    ]  # fmt: skip
+    assert [p.experiment.training.rounds for p in points] == [20, 4, 9]
+    assert points[1].experiment.unlearning.method == "finetune"
+    assert points[1].values == {"unlearning.method": "finetune", "unlearning.rounds": 2, "training.rounds": 4}
+    assert [p.folder[:-9] for p in points] == ["plain", "tuned", "elsewhere"]
+
+
+def test_every_named_point_takes_every_combination_of_the_grid(write):
+    write('[training]\nrounds = 9\n[unlearning]\nmethod = "retrain"\n', "other.toml")
+    points = load_sweep(write(NAMED.replace("[[points]]", "[grid]\nseed = [3, 4]\n[[points]]", 1))).points
+    assert [(p.name, p.experiment.seed) for p in points] == [
+        (name, seed) for name in ("plain", "tuned", "elsewhere") for seed in (3, 4)
+    ]
+    assert points[1].folder.startswith("plain,seed=4-")
+
+
+def test_what_a_point_calls_itself_is_no_part_of_what_it_computes(write):
+    text = 'base = "base.toml"\n[[points]]\nname = "a"\nseed = 5\n'
+    (one,) = load_sweep(write(text)).points
+    (other,) = load_sweep(write(text.replace('"a"', '"b"'))).points
+    assert one.folder[-8:] == other.folder[-8:] and one.folder != other.folder
+
+
+def test_a_refusal_that_was_foreseen_is_a_result_and_another_one_a_failure(write):
+    text = (
+        'base = "base.toml"\n[[points]]\nname = "a"\nseed = 1\n"training.rounds" = 2\nmay_refuse = true\n'
+        '[[points]]\nname = "b"\nseed = 1\n"training.rounds" = 3\n[[points]]\nname = "c"\nmay_refuse = true\n'
+    )
+    sweep = load_sweep(write(text))
+    outcomes = run_sweep(sweep, Runner(fails_at={(1, 2), (1, 3)}))
+    assert [(o.status, o.error) for o in outcomes] == [("refused", "no memory"), ("failed", "no memory"), ("run", "")]
+    with (sweep.out / "summary.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["training.rounds"] for row in rows] == ["2", "3", ""]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("points = 3\n", "points must be tables"),
+        ("points = []\n", "points must be tables"),
+        ("[[points]]\nseed = 1\n", "points.0.name is missing"),
+        ('[[points]]\nname = "a b"\n', "points.0.name = .a b. is not allowed"),
+        ('[[points]]\nname = "a"\n[[points]]\nname = "a"\nseed = 1\n', "points.1.name = .a. is the name of another"),
+        ('[[points]]\nname = "a"\n[[points]]\nname = "b"\n', "points 'a' and 'b' have the same settings"),
+        ('[[points]]\nname = "a"\nout = "x"\n', "points.0.out is not a key of a point"),
+        ('[[points]]\nname = "a"\nbase = "nix.toml"\n', "points.0.base = .nix.toml. names no file"),
+        ('[[points]]\nname = "a"\nbase = 3\n', "points.0.base = 3 must be a text in quotes"),
+        ('[[points]]\nname = "a"\nmay_refuse = "yes"\n', "points.0.may_refuse = .yes. must be true or false"),
+        ('[[points]]\nname = "a"\ntraining.lr = 0\n', "point a: .*greater than 0"),
+    ],
+)
+def test_a_mistake_in_a_named_point_is_told_before_anything_runs(write, text, message):
+    base = 'base = "base.toml"\n'
+    with pytest.raises(UserError, match=message) as caught:
+        load_sweep(write(base + text))
+    assert "\n" not in str(caught.value)
+
+
+def test_without_a_base_of_the_file_every_point_needs_one(write):
+    assert load_sweep(write('[[points]]\nname = "a"\nbase = "base.toml"\n')).points
+    with pytest.raises(UserError, match="base is missing"):
+        load_sweep(write('[[points]]\nname = "a"\n'))

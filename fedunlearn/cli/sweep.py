@@ -1,4 +1,4 @@
-"""``fedunlearn sweep``: a small grid over the settings of one experiment."""
+"""``fedunlearn sweep``: a small grid over the settings of one experiment, or a list of named points."""
 
 from __future__ import annotations
 
@@ -31,11 +31,14 @@ _COLUMNS = {
 
 def sweep(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="TOML with base = an experiment, and a [grid] of lists.")
+        Path,
+        typer.Argument(
+            metavar="FILE", help="TOML with base = an experiment, and a [grid] of lists or named [[points]]."
+        ),
     ],
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Folder of all points.")] = None,
 ) -> None:
-    """Run every combination of a grid; a point that is finished is not run again."""
+    """Run every combination of a grid, or every named point; what is finished is not run again."""
     from fedunlearn.sweep import load_sweep, run_sweep
 
     plan = load_sweep(file, out)
@@ -81,11 +84,15 @@ def outcome_table(title: str, outcomes: Sequence[Outcome]) -> Table:
 
     measured = [numbers(outcome.summary) for outcome in outcomes]
     shown = {column: name for column, name in _COLUMNS.items() if any(name in row for row in measured)}
-    keys = list(dict.fromkeys(key for outcome in outcomes for key in outcome.point.values))
+    named = any(outcome.point.name for outcome in outcomes)
+    # the changes of named points are as different as the points: their names say enough
+    keys = [] if named else list(dict.fromkeys(key for outcome in outcomes for key in outcome.point.values))
     table = Table(
         title=Text(title), title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False,
         padding=(0, 1, 0, 0),
     )  # fmt: skip
+    if named:
+        table.add_column("point", overflow="fold", vertical="bottom")
     for key in keys:
         last = key.rpartition(".")[2]
         alone = sum(other.rpartition(".")[2] == last for other in keys) == 1
@@ -94,7 +101,8 @@ def outcome_table(title: str, outcomes: Sequence[Outcome]) -> Table:
         table.add_column(column, justify="right", no_wrap=True, vertical="bottom")
     table.add_column("status", vertical="bottom")
     for outcome, row in zip(outcomes, measured, strict=True):
-        cells = [written(key, outcome.point.values[key]) for key in keys]
+        cells = [outcome.point.folder[:-9]] if named else []  # without the hash
+        cells += [written(key, outcome.point.values[key]) for key in keys]
         cells += [written(name, row.get(name)) for name in shown.values()]
         table.add_row(*map(Text, cells), outcome.status)
     return table

@@ -11,7 +11,7 @@ import pytest
 from fedunlearn.errors import UserError
 from fedunlearn.privacy import mu_of
 from fedunlearn.privacy.accounting.transcripts import contributions, network_dp_sigma
-from fedunlearn.unlearning.certified.token_walk import uniform_route
+from fedunlearn.unlearning.certified.routes import uniform_route
 from tests.unlearning.central import shards
 from tests.unlearning.test_token_walk import gradients_by_hand
 from tests.worlds import (

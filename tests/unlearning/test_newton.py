@@ -225,7 +225,7 @@ def test_raw_inputs_give_no_valid_certificate():
     status = {p.name: p.status for p in outcome.certificate.premises}
     assert not outcome.certificate.valid and status.pop("rounding bound") == "assumed"
     assert set(status.values()) == {"enforced"}
-    assert outcome.certificate_reason == "a premise of the theorem was not enforced"
+    assert outcome.certificate_reason == "a premise of the theorem was not enforced: rounding bound"
     assert not outcome.certificate.facts["retraining_always_stops"]
     assert "certifier form" in outcome.certificate.claim
 

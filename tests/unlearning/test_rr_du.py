@@ -13,7 +13,7 @@ from fedunlearn.audit import audit_game
 from fedunlearn.errors import UserError
 from fedunlearn.privacy import PrivacySettings, delta_of, junk_start_limit, mu_of
 from fedunlearn.unlearning.certified import token_walk
-from fedunlearn.unlearning.certified.token_walk import restart_route
+from fedunlearn.unlearning.certified.routes import restart_route
 from tests.unlearning.central import shards
 from tests.worlds import Story, TrainingSettings, all_rows, model_for, open_session, request_for, table_data
 

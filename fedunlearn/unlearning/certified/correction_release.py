@@ -10,19 +10,19 @@ from numpy.typing import NDArray
 from fedunlearn.errors import UserError
 from fedunlearn.network import Network, train
 from fedunlearn.network.training import local_steps
-from fedunlearn.privacy import Certificate, NoCertificate, gaussian_noise, publish, sigma_for
+from fedunlearn.privacy import Certificate, publish, sigma_for
 from fedunlearn.privacy.accounting.corrections import Budget, step_bound
 from fedunlearn.privacy.claims import correction as claim
 from fedunlearn.privacy.claims import message
 from fedunlearn.privacy.claims.correction_facts import CorrectionFacts
 from fedunlearn.privacy.claims.message import MessageFacts
-from fedunlearn.randomness import torch_seed
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.unlearning.base import Situation
 from fedunlearn.unlearning.certified import tolerance_release
 from fedunlearn.unlearning.certified.correction import SOLVE
 from fedunlearn.unlearning.certified.ending import Ending
 from fedunlearn.unlearning.certified.newton_settings import NewtonSettings
+from fedunlearn.unlearning.certified.release import hashes_of, issue, release_noise
 from fedunlearn.unlearning.optimise import Vector
 
 
@@ -186,8 +186,7 @@ def flood(
     network: Network, answer: Answer, sigma: float, s: NewtonSettings, situation: Situation, one_vector: bool
 ) -> NDArray[np.float32]:
     """Noise the correction once, let every node add it, recover; returns what the root holds in the end."""
-    seed = torch_seed(situation.seed, "releases of " + situation.world)
-    noise = gaussian_noise(sigma, network.dim, situation.privacy.noise, seed, situation.release)
+    noise = release_noise(network, situation, sigma)
     if one_vector:
         message = publish(answer.x + answer.vector, noise)
         situation.persist(message)
@@ -215,16 +214,11 @@ def certificates(
     """Return what can be certified about the models, and about the message where it was clipped."""
     if facts is None:
         return Issued(None, "none: without training.l2 > 0 no distance follows from a small gradient")
-    privacy, hashes = situation.privacy, {**situation.hashes, **tolerance_release.feature_hashes(network)}
-    first, reason = None, ""
+    privacy, hashes = situation.privacy, hashes_of(network, situation)
+    first, reason = issue(
+        lambda: claim.certify(facts, privacy.epsilon, privacy.delta, noise=privacy.noise, hashes=hashes)
+    )
     further: list[Certificate] = []
-    try:
-        first = claim.certify(facts, privacy.epsilon, privacy.delta, noise=privacy.noise, hashes=hashes)
-        if not first.valid:
-            missing = ", ".join(p.name for p in first.premises if p.status != "enforced")
-            reason = f"a premise of the theorem was not enforced: {missing}"
-    except NoCertificate as refusal:
-        reason = f"none: {refusal}"
     if radius is not None:
         told = MessageFacts(
             method="newton",

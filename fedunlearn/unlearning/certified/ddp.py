@@ -29,8 +29,10 @@ from fedunlearn.privacy.claims.walk_facts import WalkFacts
 from fedunlearn.randomness import torch_seed
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.settings import Settings
-from fedunlearn.unlearning.base import Outcome, Plan, Situation, Unlearner
-from fedunlearn.unlearning.certified.token_walk import Route, noisy_step, uniform_route
+from fedunlearn.unlearning.base import Outcome, Plan, Situation
+from fedunlearn.unlearning.certified.release import KeepsItsRelease
+from fedunlearn.unlearning.certified.routes import Route, uniform_route
+from fedunlearn.unlearning.certified.token_walk import noisy_step
 from fedunlearn.unlearning.certified.walk_release import certified, rounded
 from fedunlearn.unlearning.games import Game
 from fedunlearn.unlearning.registry import MethodInfo
@@ -58,7 +60,7 @@ class DdpSettings(Settings):
     capacity: int = Field(default=1, ge=1, description="published: records that may be deleted together")
 
 
-class Ddp(Unlearner):
+class Ddp(KeepsItsRelease):
     """Trains by a walk with noise at every hop; a request changes nothing but the claim."""
 
     def __init__(self, settings: DdpSettings) -> None:
@@ -106,19 +108,9 @@ class Ddp(Unlearner):
         network.broadcast(rounded(token, lr))
         network.wipe()
 
-    def conclude(self, network: Network, situation: Situation) -> Outcome:
-        """Release the token that training ended with: its noise is inside, and every row holds it already."""
-        released = network.read(network.root)
-        situation.persist(released)
-        return Outcome(release=released, certificate_reason="nothing was deleted yet")
-
     def unlearn(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
         """Release the same vector again; only the claim depends on who was deleted so far."""
-        released = situation.previous_release
-        if released is None:
-            raise ValueError("a request came before training was concluded")
-        situation.persist(released)
-        network.write(released)  # no message: every node kept it
+        released = self.release_again(network, situation)
         certificate, reason = certified(self._facts(network, request, situation), situation, network)
         details = {"forget_count": len(network.deleted), "capacity": self.settings.capacity}
         return Outcome(release=released, certificate=certificate, certificate_reason=reason, details=details)

@@ -30,13 +30,14 @@ from fedunlearn.network import Network, TrainingSettings
 from fedunlearn.network.block import Block
 from fedunlearn.network.schedule import learning_rate
 from fedunlearn.network.training import Watcher, check_finite
-from fedunlearn.privacy import Certificate, NoCertificate, gaussian_noise
+from fedunlearn.privacy import Certificate, gaussian_noise
 from fedunlearn.privacy.accounting.calibration import sampled_noise
 from fedunlearn.privacy.claims.dp_training import DpTrainingFacts, certify, claimable, opinion_of
 from fedunlearn.randomness import torch_seed, uniforms
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.settings import Settings
-from fedunlearn.unlearning.base import Outcome, Plan, Situation, Unlearner
+from fedunlearn.unlearning.base import Outcome, Plan, Situation
+from fedunlearn.unlearning.certified.release import KeepsItsRelease, hashes_of, issue
 from fedunlearn.unlearning.games import Game
 from fedunlearn.unlearning.registry import MethodInfo
 from fedunlearn.unlearning.sampled_game import COIN, sampled_game
@@ -58,7 +59,7 @@ class DpSgdSettings(Settings):
     )
 
 
-class DpSgd(Unlearner):
+class DpSgd(KeepsItsRelease):
     """Trains with noise on Poisson-sampled, clipped sums; a request changes nothing but the claim."""
 
     def __init__(self, settings: DpSgdSettings) -> None:
@@ -101,19 +102,9 @@ class DpSgd(Unlearner):
         network.work["gradients"] += math.ceil(settings.rate * steps_of(training))
         network.wipe()
 
-    def conclude(self, network: Network, situation: Situation) -> Outcome:
-        """Release the vector that training ended at: its noise is inside, and every row holds it already."""
-        released = network.read(network.root)
-        situation.persist(released)
-        return Outcome(release=released, certificate_reason="nothing was deleted yet")
-
     def unlearn(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
         """Release the same vector again; only the claim depends on how many records were deleted so far."""
-        released = situation.previous_release
-        if released is None:
-            raise ValueError("a request came before training was concluded")
-        situation.persist(released)
-        network.write(released)  # no message: every node kept it
+        released = self.release_again(network, situation)
         certificate, reason = self._certificate(network, request, situation)
         details: dict[str, Any] = {"forget_count": len(network.deleted), "capacity": self.settings.capacity}
         if certificate is not None:
@@ -167,17 +158,13 @@ class DpSgd(Unlearner):
             steps_fixed=True,
             extractor="public" if session.features.kind == "frozen" else "none",
         )
-        pairs = {
-            "extractor": session.features.weights_sha256,
-            "extractor_training_rows": session.features.training_rows_sha256,
-        }
-        hashes = {**situation.hashes, **{name: value for name, value in pairs.items() if value is not None}}
-        try:
+        hashes = hashes_of(network, situation)
+
+        def claim() -> Certificate:
             epsilon = claimable(facts, privacy.epsilon, privacy.delta)
-            certificate = certify(facts, epsilon, privacy.delta, noise=privacy.noise, hashes=hashes)
-        except NoCertificate as refusal:
-            return None, f"none: {refusal}"
-        return certificate, "" if certificate.valid else "a premise of the theorem was not enforced"
+            return certify(facts, epsilon, privacy.delta, noise=privacy.noise, hashes=hashes)
+
+        return issue(claim)
 
 
 def poisson_clipped_sum(

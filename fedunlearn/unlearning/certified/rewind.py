@@ -27,16 +27,16 @@ from fedunlearn.errors import UserError
 from fedunlearn.network import Network, TrainingSettings, train
 from fedunlearn.network.local_training import steps_in_float64
 from fedunlearn.network.training import Watcher
-from fedunlearn.privacy import Certificate, NoCertificate, gaussian_noise, mu_of, publish
+from fedunlearn.privacy import Certificate, mu_of
 from fedunlearn.privacy.accounting.replay import Descent, average_distance, runs
 from fedunlearn.privacy.claims.rewind import certify, obtained
 from fedunlearn.privacy.claims.rewind_facts import ROUNDING, RewindFacts
-from fedunlearn.randomness import torch_seed
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.settings import Settings
 from fedunlearn.unlearning.base import Outcome, Plan, Situation, Unlearner
 from fedunlearn.unlearning.certified import rewind_game
 from fedunlearn.unlearning.certified.proximal import walk_back
+from fedunlearn.unlearning.certified.release import hashes_of, issue, release
 from fedunlearn.unlearning.certified.rewind_recipe import (
     Constants,
     all_ids,
@@ -142,7 +142,7 @@ class Rewind(Unlearner):
         vector = network.mean(phase_cost=True)
         if self.settings.start == "walked-back" and situation.world == "main":
             self._walk_back(network, situation.training, vector)
-        released = self._release(network, vector, situation)
+        released = release(network, situation, vector, self.settings.sigma)
         return Outcome(noise_free=vector, release=released, certificate_reason="nothing was deleted yet")
 
     def _walk_back(self, network: Network, training: TrainingSettings, end: NDArray[np.float64]) -> None:
@@ -190,7 +190,7 @@ class Rewind(Unlearner):
             self._walk_back(network, training, vector)
         rewound = steps_of(training) - (first or 0) * steps_a_round(training)
         facts = self._facts(network, request, situation, constants, descent, rewound, start_rows, residual, len(gone))
-        released = self._release(network, vector, situation)
+        released = release(network, situation, vector, self.settings.sigma)
         certificate, reason = _certificate(network, situation, facts)
         sensitivity = average_distance(descent, rewound)
         return Outcome(
@@ -213,7 +213,7 @@ class Rewind(Unlearner):
             network.write(situation.start)
             train(network, situation.training, first=first)
             vector = network.mean(phase_cost=True)
-            return Outcome(noise_free=vector, release=self._release(network, vector, situation))
+            return Outcome(noise_free=vector, release=release(network, situation, vector, self.settings.sigma))
 
         return attempt
 
@@ -306,29 +306,17 @@ class Rewind(Unlearner):
             sigma_drawn=self.settings.sigma,
         )
 
-    def _release(self, network: Network, vector: NDArray[np.float64], situation: Situation) -> NDArray[np.float32]:
-        """Add noise drawn once, store the sum, and let every row become it."""
-        seed = torch_seed(situation.seed, "releases of " + situation.world)
-        noise = gaussian_noise(self.settings.sigma, network.dim, situation.privacy.noise, seed, situation.release)
-        released = publish(vector, noise)
-        situation.persist(released)
-        network.broadcast(released)
-        network.wipe()
-        return released
-
 
 def _certificate(network: Network, situation: Situation, facts: RewindFacts) -> tuple[Certificate | None, str]:
     """Return the certificate for the claim that was asked for, or for what this noise gives, and why it is weak."""
-    privacy, features = situation.privacy, network.session.features
-    pairs = {"extractor": features.weights_sha256, "extractor_training_rows": features.training_rows_sha256}
-    hashes = {**situation.hashes, **{name: value for name, value in pairs.items() if value is not None}}
-    try:
+    privacy, hashes = situation.privacy, hashes_of(network, situation)
+
+    def claim() -> Certificate:
         sensitivity = average_distance(facts.descent(), facts.rewound)
         epsilon = obtained(sensitivity, facts.sigma_drawn, privacy.epsilon, privacy.delta)
-        certificate = certify(facts, epsilon, privacy.delta, noise=privacy.noise, hashes=hashes)
-    except NoCertificate as refusal:
-        return None, f"none: {refusal}"
-    return certificate, "" if certificate.valid else "a premise of the theorem was not enforced"
+        return certify(facts, epsilon, privacy.delta, noise=privacy.noise, hashes=hashes)
+
+    return issue(claim)
 
 
 def _label(round_: int) -> str:

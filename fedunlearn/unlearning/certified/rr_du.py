@@ -30,8 +30,9 @@ from fedunlearn.randomness import torch_seed
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.unlearning.base import Outcome, Plan, Situation, Unlearner
 from fedunlearn.unlearning.certified import walk_games
+from fedunlearn.unlearning.certified.routes import Route, restart_route
 from fedunlearn.unlearning.certified.rr_du_settings import RestartWalkSettings, refuse_undefined
-from fedunlearn.unlearning.certified.token_walk import Route, project, restart_route
+from fedunlearn.unlearning.certified.token_walk import project
 from fedunlearn.unlearning.certified.walk_release import certified, rounded
 from fedunlearn.unlearning.games import Game
 from fedunlearn.unlearning.registry import MethodInfo

@@ -14,17 +14,15 @@ from fedunlearn.network import Network, TrainingSettings
 from fedunlearn.privacy import (
     Calibration,
     Certificate,
-    NoCertificate,
     PrivacySettings,
     RunFacts,
     calibrate,
     certify,
-    gaussian_noise,
-    publish,
 )
-from fedunlearn.randomness import torch_seed
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.unlearning.base import Situation
+from fedunlearn.unlearning.certified.release import hashes_of, issue
+from fedunlearn.unlearning.certified.release import release as noised
 from fedunlearn.unlearning.optimise import Solution, Stop, Vector
 
 
@@ -64,12 +62,7 @@ def release(
     Returns the release, its certificate (for a request; the end of training certifies nothing yet) and, where there is
     no certificate, the reason. The caller drops ``solution`` and the noise is gone when this function returns.
     """
-    seed = torch_seed(situation.seed, "releases of " + situation.world)
-    noise = gaussian_noise(public.sigma, network.dim, situation.privacy.noise, seed, situation.release)
-    released = publish(solution.x, noise)
-    situation.persist(released)
-    network.broadcast(released)
-    network.wipe()
+    released = noised(network, situation, solution.x, public.sigma)
     if request is None:
         return released, None, "nothing was deleted yet"
     features = network.session.features
@@ -104,14 +97,11 @@ def release(
         # A checkpoint from elsewhere may have seen anything. The release does not depend on it (T1), messages do.
         retained_messages_only=network.session.model.spec["checkpoint"] is None,
     )  # fmt: skip
-    try:
-        certificate = certify(
-            facts, situation.privacy.epsilon, situation.privacy.delta, noise=situation.privacy.noise,
-            hashes={**situation.hashes, **feature_hashes(network)},
-        )  # fmt: skip
-    except NoCertificate as refusal:
-        return released, None, f"none: {refusal}"
-    return released, certificate, "" if certificate.valid else "a premise of the theorem was not enforced"
+    privacy, hashes = situation.privacy, hashes_of(network, situation)
+    certificate, reason = issue(
+        lambda: certify(facts, privacy.epsilon, privacy.delta, noise=privacy.noise, hashes=hashes)
+    )
+    return released, certificate, reason
 
 
 def cannot_diverge(training: TrainingSettings) -> bool:
@@ -121,9 +111,3 @@ def cannot_diverge(training: TrainingSettings) -> bool:
     also with momentum, and mixing does not expand. The search that follows has a proved number of steps.
     """
     return training.lr * max(1.0, training.final_factor) * training.l2 <= 1.0
-
-
-def feature_hashes(network: Network) -> dict[str, str]:
-    features = network.session.features
-    pairs = {"extractor": features.weights_sha256, "extractor_training_rows": features.training_rows_sha256}
-    return {name: value for name, value in pairs.items() if value is not None}

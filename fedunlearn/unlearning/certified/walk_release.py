@@ -7,10 +7,11 @@ from numpy.typing import NDArray
 
 from fedunlearn.errors import UserError
 from fedunlearn.network import Network
-from fedunlearn.privacy import Certificate, NoCertificate
+from fedunlearn.privacy import Certificate
 from fedunlearn.privacy.claims.walk import certify
 from fedunlearn.privacy.claims.walk_facts import WalkFacts
 from fedunlearn.unlearning.base import Situation
+from fedunlearn.unlearning.certified.release import hashes_of, issue
 
 
 def rounded(token: NDArray[np.float64], lr: float) -> NDArray[np.float32]:
@@ -27,12 +28,5 @@ def rounded(token: NDArray[np.float64], lr: float) -> NDArray[np.float32]:
 
 def certified(facts: WalkFacts, situation: Situation, network: Network) -> tuple[Certificate | None, str]:
     """Return the certificate of a walk for the claim of the settings, and why there is none or it is not valid."""
-    features = network.session.features
-    pairs = {"extractor": features.weights_sha256, "extractor_training_rows": features.training_rows_sha256}
-    hashes = {**situation.hashes, **{name: value for name, value in pairs.items() if value is not None}}
-    privacy = situation.privacy
-    try:
-        certificate = certify(facts, privacy.epsilon, privacy.delta, noise=privacy.noise, hashes=hashes)
-    except NoCertificate as refusal:
-        return None, f"none: {refusal}"
-    return certificate, "" if certificate.valid else "a premise of the theorem was not enforced"
+    privacy, hashes = situation.privacy, hashes_of(network, situation)
+    return issue(lambda: certify(facts, privacy.epsilon, privacy.delta, noise=privacy.noise, hashes=hashes))
