@@ -49,7 +49,12 @@ def certificate_curves(certificates: Sequence[Mapping[str, Any]], names: Sequenc
 
 
 def drawable(certificate: Mapping[str, Any]) -> bool:
-    """Return whether a claim has a place in the picture: without noise, as for exact methods, there is no curve."""
+    """Return whether a claim has a place in the picture: with equal worlds, as for exact methods, there is no curve.
+
+    An exact answer that is noised as others are (mu = 0) has delta = 0 at every epsilon, and needs no noise.
+    """
+    if certificate["mu"] is not None and not 0 < float(certificate["mu"]) < math.inf:
+        return False
     return all(0 < float(certificate[key]) < math.inf for key in ("epsilon", "delta", "sigma"))
 
 

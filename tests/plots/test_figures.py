@@ -154,6 +154,14 @@ def test_claims_without_noise_are_not_drawn():
     assert not certificates.drawable(exact) and certificates.drawable(example_run.certificate().to_dict())
 
 
+def test_an_exact_answer_under_noise_is_not_drawn():
+    """A rewind to the start is retraining, released with the noise of every other answer: mu is 0, sigma is not."""
+    noised = {**example_run.certificate().to_dict(), "kind": "exact", "sensitivity": 0.0, "mu": 0.0}
+    assert noised["sigma"] > 0 and noised["epsilon"] > 0
+    assert not certificates.drawable(noised)
+    assert certificates.drawable({**noised, "mu": None}), "a claim of one pair stays a mark"
+
+
 @pytest.mark.parametrize(("epsilon", "delta"), [(0.01, 1e-9), (50.0, 0.1), (8.0, 1e-3)])
 def test_certificates_of_all_sizes(epsilon, delta):
     texts(certificate_curves([example_run.certificate(epsilon, delta).to_dict()]))
