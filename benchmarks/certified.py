@@ -8,6 +8,10 @@ Seconds are this machine's; messages between vertices are the same everywhere.
     python -m benchmarks.certified --set topology.generator=ring      # what a sparse graph changes
     python -m benchmarks.certified --set 'requests=[{level="client", client=3}]'
     python -m benchmarks.certified --figure docs/figures/certified.png
+
+With ``--comparison`` it prints the tables of a sweep of named points instead, whose finished points are not run again:
+
+    python -m benchmarks.certified --comparison simulations/certified_comparison.toml --figure certificates.png
 """
 
 from __future__ import annotations
@@ -103,15 +107,20 @@ def machine() -> str:
 
 def table(rows: Sequence[Row]) -> Any:
     """Return one table for the terminal, claims to the left and effects to the right."""
+    return ruled(("", *CLAIMS[1:], *EFFECTS[1:]), [(*claim_cells(row), *effect_cells(row)[1:]) for row in rows])
+
+
+def ruled(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> Any:
+    """Return a table for the terminal, first column to the left and the others to the right."""
     from rich import box
     from rich.table import Table
 
     found = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 0))
-    found.add_column("", no_wrap=True)
-    for head in (*CLAIMS[1:], *EFFECTS[1:]):
+    found.add_column(heads[0], no_wrap=True)
+    for head in heads[1:]:
         found.add_column(head, justify="right", no_wrap=True)
-    for row in rows:
-        found.add_row(*claim_cells(row), *effect_cells(row)[1:])
+    for cells in lines:
+        found.add_row(*cells)
     return found
 
 
@@ -123,7 +132,11 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--markdown", action="store_true", help="the tables of docs/comparison.md")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE", help="a change")
     parser.add_argument("--figure", type=Path, metavar="PNG", help="draw accuracy and messages against epsilon instead")
+    parser.add_argument("--comparison", type=Path, metavar="SWEEP", help="the tables of a sweep of named points")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="with --comparison: folder of its points")
     options = parser.parse_args(arguments)
+    if options.comparison is not None:
+        return compare(options)
     paths = options.files or files()
     if options.figure is not None:
         from benchmarks.certified_figure import draw
@@ -141,6 +154,40 @@ def main(arguments: list[str] | None = None) -> int:
         say(f"{path.stem}: {time.perf_counter() - began:.1f} s")
     show(rows, notes, as_json=options.json, as_markdown=options.markdown)
     return int(any(row.verified is False for row in rows))
+
+
+def compare(options: argparse.Namespace) -> int:
+    """Run what is missing of a sweep and print one table a task; exit code 1 if a certificate was not verified."""
+    from rich.console import Console
+
+    import fedunlearn
+    from benchmarks import certified_comparison as comparison
+    from fedunlearn.sweep import load_sweep, run_sweep
+
+    plan = load_sweep(options.comparison, options.out)
+    outcomes = run_sweep(
+        plan,
+        lambda experiment, folder, _: fedunlearn.run(experiment, out=folder),
+        done=lambda outcome: say(f"{outcome.point.name}: {outcome.status}"),
+    )
+    lines = [line for o in outcomes for line in comparison.lines_of(o, plan.out / o.point.folder)]
+    if options.figure is not None:
+        from fedunlearn.plots.style import save
+
+        save(comparison.figure(comparison.certificates_of(outcomes)), options.figure)
+        say(f"figure   {options.figure}")
+    if options.json:
+        print(comparison.as_json(lines))
+    for task, of_task in {} if options.json else comparison.tasks(lines).items():
+        cells = [comparison.cells(line, task) for line in of_task]
+        if options.markdown:
+            print(f"**{task}**\n\n{markdown(comparison.HEADS, cells)}\n")
+        else:
+            Console(width=210).print(ruled((task, *comparison.HEADS[1:]), cells))
+        for remark in remarks([line.row for line in of_task]):
+            print(f"- {remark}")
+        print()
+    return int(any(line.row.verified is False for line in lines))
 
 
 def show(rows: Sequence[Row], notes: Sequence[str], *, as_json: bool = False, as_markdown: bool = False) -> None:

@@ -16,11 +16,12 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from benchmarks.certified_rows import Row, refused, rows_of
+from fedunlearn.errors import UserError
 from fedunlearn.privacy import NoCertificate, epsilon_of, verify
 from fedunlearn.privacy.accounting.invert import smallest
 from fedunlearn.privacy.accounting.transcripts import network_dp_sigma, paper_epsilon, transcript_mu
-from fedunlearn.privacy.claims.dp_training import RULE as DP_TRAINING
 from fedunlearn.privacy.claims.dp_training import DpTrainingFacts, opinion_of
+from fedunlearn.privacy.claims.dp_training_facts import RULE as DP_TRAINING
 from fedunlearn.privacy.claims.walk_facts import RULE as WALK
 from fedunlearn.results.words import number, seconds, share
 from fedunlearn.sweep import Outcome
@@ -29,7 +30,11 @@ HEADS = (
     "point", "kind", "valid", "Δ", "σ", "ε proved", "ε paper", "acc", "retrained", "junk", "distance", "dist/Δ", "time",
     "messages",
 )  # fmt: skip
-DRAWN = ("softmax-newton", "softmax-newton-paper", "softmax-rewind", "softmax-rr-du-conservative", "softmax-dp-sgd")
+DRAWN = {
+    "softmax-newton": "newton", "softmax-newton-paper-worst-case": "worst case", "softmax-rr-du": "rr-du",
+    "softmax-rr-du-conservative": "conservative", "softmax-rr-du-paper": "published",
+}  # fmt: skip
+"""Points in the figure, and their short names: one claim about one task, by noise of very different sizes."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +46,7 @@ class Line:
         proved: epsilon that is proved for this run; None where nothing is.
         supposed: what composition would prove if the open premises of an invalid claim held.
         paper: epsilon by the accounting of the method's paper; None where that says nothing of its own.
-        distance: to the retrained network, before noise, also where nothing bounds it; None without a noise-free vector.
+        distance: to the retrained network, before noise, also where nothing bounds it.
     """
 
     row: Row
@@ -73,12 +78,15 @@ def accounts(certificate: Mapping[str, Any] | None) -> tuple[float | None, float
     """Return epsilon proved, supposed and by the paper's accounting, at the certificate's delta.
 
     The restart walk's paper has its formula with ln N/N; that of the private walk amplifies by the same factor and adds
-    what is spotted; DP-SGD's composes Renyi divergences. All others calibrate by sigma = Delta sqrt(2 ln(1.25/delta))/epsilon.
+    what is spotted; DP-SGD's composes Renyi divergences. All others calibrate by the textbook formula
+    sigma = Delta sqrt(2 ln(1.25/delta))/epsilon.
     """
     if certificate is None:
         return None, None, None
     facts, delta, mu = certificate["facts"], float(certificate["delta"]), certificate["mu"]
     claimed = float(certificate["epsilon"]) if certificate["valid"] else None
+    if claimed is not None and mu:  # the whole profile is proved, so the claim may be less than what is known
+        claimed = min(claimed, epsilon_of(float(mu), delta))
     if facts["rule"] == WALK:
         visits, clip, noise = len(facts["visits"]), float(facts["clip"]), float(facts["noise"])
         if facts["accounting"] == "network-dp":  # its premises for composition hold, whatever calibrated the noise
@@ -98,8 +106,11 @@ def accounts(certificate: Mapping[str, Any] | None) -> tuple[float | None, float
 def _network_epsilon(noise: float, delta: float, nodes: int, hops: int, clip: float, group: int) -> float | None:
     """Return the epsilon whose published noise this is: the noise falls with epsilon."""
     try:
-        return smallest(lambda e: network_dp_sigma(e, delta, nodes, hops, clip, group) <= noise * (1 + 1e-9), what="ε")
-    except NoCertificate:
+        return smallest(
+            lambda e: network_dp_sigma(e, delta, nodes, hops, clip, group) <= noise * (1 + 1e-9), what="epsilon",
+            relative=1e-6, limit=1e4,
+        )  # fmt: skip
+    except UserError:
         return None
 
 
@@ -123,7 +134,7 @@ def cells(line: Line, task: str = "") -> tuple[str, ...]:
         row.name.removeprefix(f"{task}-"), row.kind + (" (fell back)" if row.fell_back else ""),
         "–" if row.valid is None else "yes" if row.valid else "NO", number(row.sensitivity), number(row.sigma),
         proved, number(line.paper), share(row.unlearned), share(row.retrained), share(row.junk),
-        number(line.distance, 2), number(row.ratio, 2), seconds(row.seconds), number(row.messages),
+        number(line.distance), number(row.ratio, 2), seconds(row.seconds), number(row.messages),
     )  # fmt: skip
 
 
@@ -138,24 +149,22 @@ def tasks(lines: Sequence[Line]) -> dict[str, list[Line]]:
 # --- as a figure -----------------------------------------------------------------------------------------------------
 
 
-def certificates_of(outcomes: Sequence[Outcome], out: Path, names: Sequence[str] = DRAWN) -> dict[str, dict[str, Any]]:
-    """Return the certificate of every named point that has one with a place in the picture, in the order of ``names``."""
+def certificates_of(outcomes: Sequence[Outcome]) -> dict[str, dict[str, Any]]:
+    """Return the certificates of :data:`DRAWN` that have a place in the picture, by short name and in that order."""
     from fedunlearn.plots.certificates import drawable
 
-    found: dict[str, dict[str, Any]] = {}
-    for outcome in sorted((o for o in outcomes if o.point.name in names), key=lambda o: names.index(o.point.name)):
-        certificate = outcome.summary["requests"][-1]["certificate"] if outcome.summary else None
-        if certificate is not None and drawable(certificate):
-            found[outcome.point.name] = certificate
-    return found
+    summaries = {outcome.point.name: outcome.summary for outcome in outcomes if outcome.summary}
+    found = {
+        short: summaries[name]["requests"][-1]["certificate"] for name, short in DRAWN.items() if name in summaries
+    }
+    return {short: certificate for short, certificate in found.items() if certificate and drawable(certificate)}
 
 
 def figure(certificates: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Return the certificate curves of several points."""
     from fedunlearn.plots import certificate_curves
 
-    short = [name.partition("-")[2] for name in certificates]
-    return certificate_curves(list(certificates.values()), short)
+    return certificate_curves(list(certificates.values()), list(certificates))
 
 
 def as_json(lines: Sequence[Line]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import pytest
 
 from benchmarks import certified
+from benchmarks import certified_comparison as comparison
 from benchmarks.certified_figure import draw
 from benchmarks.certified_rows import (
     CLAIMS,
@@ -23,8 +25,11 @@ from benchmarks.certified_rows import (
     rows_of,
 )
 from fedunlearn.config import load_experiment
+from fedunlearn.privacy import delta_of
+from fedunlearn.privacy.accounting.transcripts import network_dp_sigma
 from fedunlearn.privacy.certificate import worth_of
 from fedunlearn.simulation import estimate
+from fedunlearn.sweep import load_sweep
 from fedunlearn.unlearning.registry import methods
 
 FILES = certified.files()
@@ -199,3 +204,90 @@ def test_a_file_is_run_and_its_certificate_verified():
 def test_the_document_has_a_line_for_every_file():
     page = (Path(certified.__file__).parents[1] / "docs" / "comparison.md").read_text(encoding="utf-8")
     assert {name for name in NAMES if len(re.findall(rf"^\| {name} \|", page, re.MULTILINE)) >= 2} == set(NAMES)
+
+
+# --- a sweep of named points: two tasks ------------------------------------------------------------------------------
+
+SWEEP = Path(certified.__file__).parents[1] / "simulations" / "certified_comparison.toml"
+
+
+def walk(accounting: str = "paper", **changes: Any) -> dict:
+    facts = {
+        "rule": "walk", "accounting": accounting, "visits": [3, 7, 20, 31], "clip": 1.0, "noise": 20.0, "nodes": 20,
+        "hops": 100, "restart_probability": 0.05, "local_steps": 1, "forget_count": 5, "granularity": "sample",
+    }  # fmt: skip
+    return {**claim("transcript", None, accounting != "paper", facts=facts), "mu": None, **changes}
+
+
+def test_the_comparison_of_tasks_asks_the_same_of_every_method_of_a_task():
+    points = load_sweep(SWEEP).points
+    for task in ("softmax", "cnn"):
+        mine = [p.experiment for p in points if p.name.startswith(f"{task}-")]
+        assert {"retrain", "finetune", "newton", "rewind", "rr-du", "dp-sgd", "ddp"} == {
+            e.unlearning.method for e in mine
+        }
+        first = mine[0]
+        for other in mine:
+            for room in ("seed", "data", "topology", "model", "privacy", "requests", "links"):
+                assert getattr(other, room) == getattr(first, room), (other.name, room)
+            if other.unlearning.method != "dp-sgd":
+                l2 = first.training.l2 if other.name != "cnn-newton-paper" else 1e-3
+                assert other.training == first.training.model_copy(update={"l2": l2}), other.name
+    shared = {str((p.experiment.seed, p.experiment.data, p.experiment.topology, p.experiment.requests)) for p in points}
+    assert len(shared) == 1
+
+
+def test_the_restart_walk_is_accounted_by_its_paper_and_by_composition():
+    """By hand: 2 sqrt 2 C sqrt(p T ln(1/delta) ln N/N)/noise; four visits of C/noise each are mu = 2 C/noise."""
+    proved, supposed, paper = comparison.accounts(walk())
+    assert proved is None
+    assert paper == pytest.approx(8**0.5 * math.sqrt(5 * math.log(1e5) * math.log(20) / 20) / 20)
+    assert delta_of(2 / 20, supposed) == pytest.approx(1e-5, rel=1e-6)
+    assert comparison.accounts(walk("conservative"))[:2] == (1.0, None)
+
+
+def test_a_private_walk_is_composed_whatever_calibrated_it():
+    proved, supposed, paper = comparison.accounts(walk("network-dp"))
+    assert supposed is None and delta_of(2 * 2 / 20, proved) == pytest.approx(1e-5, rel=1e-6)
+    assert network_dp_sigma(paper, 1e-5, 20, 100, 1.0, 5) == pytest.approx(20.0, rel=1e-4)
+
+
+def test_other_papers_calibrate_by_the_textbook_formula():
+    valid = {**claim(facts={"rule": "tolerance"}), "mu": 0.268}
+    assert comparison.accounts(valid) == (
+        pytest.approx(1.0, rel=1e-3),
+        None,
+        pytest.approx(0.268 * math.sqrt(2 * math.log(1.25e5))),
+    )
+    assert comparison.accounts({**valid, "valid": False})[:2] == (None, 1.0)
+    assert comparison.accounts({**valid, "mu": 0.0})[2] is None
+    assert comparison.accounts(None) == (None, None, None)
+
+
+def test_what_is_only_supposed_stands_in_parentheses_and_a_refusal_has_a_line():
+    row = rows_of("cnn-x", summary(claim(valid=False)), True)[0]
+    found = comparison.cells(comparison.Line(row, None, 1.0, 1.3, 0.005), "cnn")
+    assert found[0] == "x" and found[5:7] == ("(1)", "1.3") and len(found) == len(comparison.HEADS)
+    lines = [comparison.Line(row), comparison.Line(refused("softmax-y", "y", "no"))]
+    assert list(comparison.tasks(lines)) == ["cnn", "softmax"]
+    assert set(comparison.cells(lines[1], "softmax")[2:]) == {"–"}
+
+
+def test_finished_points_are_read_and_not_run_again(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = '[[points]]\nname = "{0}-ddp"\nbase = "{1}"\ntopology.generator = "{2}"\nmay_refuse = true\n'
+    base = (certified.FOLDER / "ddp.toml").as_posix()
+    text = text.format("a", base, "complete") + text.format("b", base, "ring") + "runtime.workers = 0\n"
+    (tmp_path / "two.toml").write_text(text)
+    arguments = ["--comparison", "two.toml", "--out", "runs", "--markdown", "--figure", "claims.png"]
+    assert certified.main(arguments) == 0
+    first = capsys.readouterr()
+    assert (
+        "**a**" in first.out
+        and "| ddp | differential-privacy | yes |" in first.out
+        and (tmp_path / "claims.png").is_file()
+    )
+    assert "| ddp | not defined | – |" in first.out and "b-ddp: topology: nodes" in first.out
+    assert certified.main(arguments) == 0
+    again = capsys.readouterr()
+    assert "a-ddp: cached" in again.err and again.out == first.out

@@ -88,7 +88,9 @@ def test_tests_that_documents_name_exist(name):
 COMPARISON = PROJECT / "simulations" / "certified_comparison.toml"  # a sweep, named like an experiment
 
 
-@pytest.mark.parametrize("file", sorted({*(PROJECT / "simulations").glob("*.toml")} - {COMPARISON}), ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "file", sorted({*(PROJECT / "simulations").glob("*.toml")} - {COMPARISON}), ids=lambda p: p.name
+)
 def test_every_simulation_loads(file):
     assert load_experiment(file).requests
 
