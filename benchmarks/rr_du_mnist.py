@@ -224,7 +224,7 @@ def worth(facts: Mapping[str, Any], optimiser: str, radius: float, delta: float)
     The first composes the visits as seen by everybody and says nothing about the start. The second compares with the
     walk from another start at most as far as ``radius`` from the public start, at which nothing is clipped to it: it
     takes the trained model's own distance, which flatters. It is infinite where a trust region follows the noise. The
-    step up the deleted records' loss has no counterpart in the other world, which retracts nothing.
+    step up the deleted records' loss is no step of the other world, so the worlds are merged at the last visit.
     """
     visits, lr, noise = facts["visits"], facts["lr"], facts["noise"]
     transcript = epsilon_of(transcript_mu(len(visits), facts["clip"], noise), delta)
