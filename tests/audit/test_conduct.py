@@ -14,7 +14,7 @@ from fedunlearn.audit.settings import AuditSettings
 from fedunlearn.errors import UserError
 from fedunlearn.results.vectors import read_vector
 from fedunlearn.simulation.answered import answer_all
-from fedunlearn.unlearning.certified import tolerance_release
+from fedunlearn.unlearning.certified import release
 from fedunlearn.unlearning.games import Game, gaussian_game
 from fedunlearn.unlearning.registry import method
 
@@ -100,10 +100,8 @@ def test_the_auditors_draws_follow_its_seed():
 
 
 def test_a_release_with_a_third_of_the_noise_is_refuted_by_its_own_noise(monkeypatch):
-    honest = tolerance_release.gaussian_noise
-    monkeypatch.setattr(
-        tolerance_release, "gaussian_noise", lambda sigma, *rest, **more: honest(sigma / 3, *rest, **more)
-    )
+    honest = release.gaussian_noise
+    monkeypatch.setattr(release, "gaussian_noise", lambda sigma, *rest, **more: honest(sigma / 3, *rest, **more))
     found = audit(experiment(), FEW)
     assert found.refuted and found.claims[0].noise_refutes
     assert found.claims[0].noise.variance == pytest.approx(1 / 9, rel=0.1)
