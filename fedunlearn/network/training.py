@@ -7,10 +7,12 @@ from collections.abc import Callable
 import numpy as np
 
 from fedunlearn.errors import UserError
-from fedunlearn.network.local_training import best_form, group_size, steps_in_float64
+from fedunlearn.network.local_steps import steps_in_float64
+from fedunlearn.network.local_training import best_form
 from fedunlearn.network.network import Network
 from fedunlearn.network.schedule import sampled_clients
 from fedunlearn.network.settings import TrainingSettings
+from fedunlearn.network.stacked_training import group_size
 
 Watcher = Callable[[int, Network], None]
 """Called with the number of finished rounds and the network."""

@@ -12,7 +12,8 @@ import numpy as np
 from fedunlearn.config import Experiment
 from fedunlearn.data import Role
 from fedunlearn.errors import UserError
-from fedunlearn.network.local_training import GROUP, best_form
+from fedunlearn.network.local_training import best_form
+from fedunlearn.network.stacked_training import GROUP
 from fedunlearn.network.workers import default_workers
 from fedunlearn.simulation.world import World, prepare
 from fedunlearn.topology import random_matching

@@ -25,7 +25,7 @@ from pydantic import Field
 from fedunlearn.data import Role
 from fedunlearn.errors import UserError
 from fedunlearn.network import Network, TrainingSettings, train
-from fedunlearn.network.local_training import steps_in_float64
+from fedunlearn.network.local_steps import steps_in_float64
 from fedunlearn.network.training import Watcher
 from fedunlearn.privacy import Certificate, mu_of
 from fedunlearn.privacy.accounting.replay import Descent, average_distance, runs

@@ -13,7 +13,7 @@ from fedunlearn.data import Role
 from fedunlearn.errors import UserError
 from fedunlearn.models import Model
 from fedunlearn.network import Network, TrainingSettings
-from fedunlearn.network.local_training import steps_in_float64
+from fedunlearn.network.local_steps import steps_in_float64
 from fedunlearn.network.schedule import learning_rate, slot_batches
 from fedunlearn.privacy.accounting.replay import Row
 from fedunlearn.privacy.claims.rewind_wording import SOFTMAX_GRADIENT, SOFTMAX_SMOOTHNESS
