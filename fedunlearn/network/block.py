@@ -35,6 +35,10 @@ class Block:
         """The model all vertices share."""
         return Model.from_spec(self.spec["model"])
 
+    def seed_of(self, population: str) -> int:
+        """Return the seed that a population's minibatches are drawn with: the session's."""
+        return self.seed
+
     @property
     def offsets(self) -> NDArray[np.int64]:
         """(vertices + 1,) first sample of each vertex of the block within the host's sample arrays."""

@@ -19,10 +19,10 @@ Batch = tuple[NDArray[np.int64], int | None]
 def batches_of(block: Block, population: str, node: int, round_: int, s: TrainingSettings) -> list[Batch]:
     if s.schedule == "holes":
         everything, kept = block.slots(population, node)
-        slots = slot_batches(block.seed, node, block.sample_ids(everything), kept, s, round_)
+        slots = slot_batches(block.seed_of(population), node, block.sample_ids(everything), kept, s, round_)
         return [(everything[b], count) for b, count in slots]
     positions = block.samples(population, node)
-    order = local_batches(block.seed, node, block.sample_ids(positions), s, round_)
+    order = local_batches(block.seed_of(population), node, block.sample_ids(positions), s, round_)
     return [(positions[b], None if s.clip is None else s.batch) for b in order]
 
 
