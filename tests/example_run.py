@@ -90,16 +90,18 @@ def summary(certified: Certificate | None = None) -> dict[str, Any]:
                 },
                 "retrain_cost": {
                     "seconds": 8.13, "gradients": 6, "hvps": 31, "messages": 9288, "bytes": 311286096,
-                    "network_seconds": 31.7, "cached": False,
+                    "network_seconds": 31.7, "cached": False, "together": 1,
                 },
                 "controls": {},
             }
         ],
         "seconds": {
             "setup": 2.31, "train": 7.94, "retrain": 8.13, "unlearn": 0.41, "evaluate": 1.12, "total": 19.9,
-            "cached": [],
+            "cached": [], "shared": [],
         },
+        "preparation": None,
         "cache": {"used": True, "hits": [], "purged": [], "kept": []},
+        "memory": None,
         "ledger": {"messages": 19590, "bytes": 702134928},
     }  # fmt: skip
 

@@ -45,10 +45,11 @@ def run(out: Path | None = None, hosts: int = 1, **changes: Any) -> RunResult:
 
 def numbers(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be equal however a run was carried out: all but seconds, cache, and hashes of the settings."""
-    left = {k: v for k, v in copy.deepcopy(dict(summary)).items() if k not in ("schema", "seconds", "cache")}
+    apart = ("schema", "seconds", "cache", "preparation")
+    left = {k: v for k, v in copy.deepcopy(dict(summary)).items() if k not in apart}
     for request in left["requests"]:
         for name in ("cost", "retrain_cost"):
-            request[name] = {k: v for k, v in request[name].items() if k not in ("seconds", "cached")}
+            request[name] = {k: v for k, v in request[name].items() if k not in ("seconds", "cached", "together")}
         for control in request.get("controls", {}).values():
             control.pop("seconds")
         if request["certificate"] is not None:

@@ -10,8 +10,15 @@ from small_runs import experiment, run
 from torch import nn
 
 from fedunlearn.errors import UserError
-from fedunlearn.simulation import estimate, prepare
-from fedunlearn.simulation.forecast import available_bytes, memory_bytes, multiply_accumulates
+from fedunlearn.network.inline import InlineTransport
+from fedunlearn.simulation import estimate, prepare, simulate
+from fedunlearn.simulation.forecast import (
+    available_bytes,
+    memory_bytes,
+    multiply_accumulates,
+    resident_bytes,
+    stored_bytes,
+)
 
 
 def world(**changes):
@@ -118,9 +125,6 @@ def test_checkpoints_count_for_the_network_and_for_its_twin():
 
 def test_memory_is_an_upper_bound_of_the_arrays_on_the_hosts(monkeypatch):
     """The largest sum of the files in the hosts' stores during a run is within the estimate, without the libraries."""
-    from fedunlearn.network.inline import InlineTransport
-    from fedunlearn.simulation import simulate
-
     largest = 0
 
     class Weighing(InlineTransport):
@@ -148,3 +152,59 @@ def test_free_memory_is_asked_for_where_no_budget_is_set(monkeypatch):
         run()
     monkeypatch.setattr("fedunlearn.simulation.forecast.available_bytes", lambda: 2**50)
     assert np.isfinite(run().summary["seconds"]["total"])
+
+
+def test_a_run_without_requests_needs_one_population():
+    one, four = (
+        stored_bytes(world(requests=r, model={"name": "mlp", "hidden": [500]}, unlearning={"method": "finetune"}), 0)
+        for r in ([], [{"level": "client", "client": 2}])
+    )
+    rows = 4 * 6 * len(world(model={"name": "mlp", "hidden": [500]}, unlearning={"method": "finetune"}).start)
+    assert four - one == 3 * rows
+
+
+def budget_for(changes, share):
+    """Return the budget in GB that holds processes and data, and ``share`` of what the hosts' stores need."""
+    built = world(**changes)
+    return (resident_bytes(built, 0) + share * stored_bytes(built, 0)) / 2**30
+
+
+def test_what_does_not_fit_goes_to_disk_and_the_run_says_so(monkeypatch, tmp_path):
+    changes = {
+        "model": {"name": "mlp", "features": "raw", "hidden": [300]}, "unlearning": {"method": "finetune"},
+    }  # fmt: skip
+    free = run(**changes).summary
+    assert free["memory"] is None
+    monkeypatch.setattr("fedunlearn.network.store._LARGE", 1)
+    told, phases = [], []
+
+    class Looking(InlineTransport):
+        def exchange(self, requests):
+            replies = super().exchange(requests)
+            if requests[0].op != "close":
+                told.append(self._hosts[0].store.on_disk("theta.main"))
+            return replies
+
+    runtime = {"memory_gb": budget_for(changes, 0.1), "scratch": str(tmp_path)}
+    small = experiment(**changes, runtime=runtime)
+    found = simulate(small, Looking(1), progress=lambda phase, done, total: phases.append(phase)).summary
+    assert any(told) and list(tmp_path.iterdir()) == []
+    assert "rows that do not fit in memory go to files on disk" in phases
+    assert f"GB of rows may go to files in {tmp_path}" in found["memory"]
+    assert "runtime.memory_gb allows" in found["memory"]
+    assert found["models"] == free["models"]  # nothing but the place differs
+    assert estimate(small)["memory_note"] == found["memory"]
+
+
+def test_a_run_that_fits_nowhere_is_refused(monkeypatch, tmp_path):
+    changes = {"model": {"name": "mlp", "features": "raw", "hidden": [300]}, "unlearning": {"method": "finetune"}}
+    runtime = {"memory_gb": budget_for(changes, 0.5), "scratch": str(tmp_path)}
+    monkeypatch.setattr("fedunlearn.simulation.forecast.free_bytes", lambda folder: 1000)
+    with pytest.raises(
+        UserError, match=r"needs about .* runtime.memory_gb allows .* has 0\.0 GB left; use fewer nodes"
+    ):
+        run(**changes, runtime=runtime)
+    with pytest.raises(UserError, match="of it cannot go to disk; use a smaller data set"):
+        run(**changes, runtime={"memory_gb": 0.01})
+    with pytest.raises(UserError, match=r"runtime.scratch = '/nowhere' is not a folder"):
+        run(**changes, runtime={**runtime, "scratch": "/nowhere"})

@@ -214,7 +214,7 @@ def edges(entry):
 
 
 def numbers_of(cost):
-    return {k: v for k, v in cost.items() if k not in ("seconds", "cached")}
+    return {k: v for k, v in cost.items() if k not in ("seconds", "cached", "together")}
 
 
 SETTINGS = {
@@ -260,8 +260,10 @@ def test_influence_and_controls_are_reported_when_asked_for():
     summary = run(evaluation={"influence_rounds": 3, "controls": True}).summary
     request = summary["requests"][0]
     assert np.shape(request["influence"]["predicted"]) == np.shape(request["influence"]["measured"]) == (4, 6)
-    assert set(request["controls"]) == {"newton_from_initial_model", "newton_from_public_head"}
+    ways = {"newton_from_initial_model", "newton_from_public_head", "newton_with_diagonal"}
+    assert set(request["controls"]) == ways
     assert all(0 < control["test_accuracy"] <= 1 for control in request["controls"].values())
+    assert summary["preparation"]["what"] == "public curvature" and summary["preparation"]["built_in"] > 0
 
 
 # --- what was deleted is read by nobody ------------------------------------------------------------------------------
@@ -304,6 +306,87 @@ def test_a_poisoned_forget_set_changes_nothing_but_its_own_evaluation(monkeypatc
 
     poisoned = simulate(settings, Watching(2, poison), out=tmp_path / "poisoned")
     assert len(erased) == 3 and erased == sorted(erased)
+    assert releases(poisoned.folder) == releases(plain.folder)
+    for summary in (plain.summary, poisoned.summary):
+        for entry in summary["models"].values():
+            entry["forget_accuracy"] = entry["membership_auc_forget_vs_test"] = None
+    assert numbers(poisoned.summary) == numbers(plain.summary)
+
+
+# --- retrained twins side by side ------------------------------------------------------------------------------------
+
+SIDE = {"evaluation": {"twins": "side-by-side"}}
+ONE_CLIENT = [{"level": "sample", "client": 0, "count": 5}, {"level": "class", "label": 3}]
+TWIN_WORLDS = {
+    "newton": {},
+    "finetune with momentum": {"unlearning": {"method": "finetune"}, **MLP},
+    "federated": {
+        "unlearning": {"method": "finetune"}, "topology": {"generator": "star"},
+        "training": {"algorithm": "fedavg", "client_fraction": 0.5}, "requests": THREE_REQUESTS[:2],
+    },
+    "relay": {"topology": {"repair": "relay"}, "unlearning": {"method": "finetune"}},
+    "one client": {"data": {"clients": 1}, "topology": {"generator": "single"}, "requests": ONE_CLIENT},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("world", TWIN_WORLDS)
+@pytest.mark.parametrize("hosts", [1, 2])
+def test_twins_side_by_side_have_the_numbers_of_twins_in_turn(world, hosts, tmp_path):
+    if world == "one client" and hosts == 2:
+        pytest.skip("one client lies on one host")
+    changes = {"requests": THREE_REQUESTS, **TWIN_WORLDS[world]}
+    turn = run(tmp_path / "turn", hosts, **changes)
+    side = run(tmp_path / "side", hosts, **changes, **SIDE)
+    assert numbers(side.summary) == numbers(turn.summary)
+    assert releases(side.folder) == releases(turn.folder)
+    for name in ("metrics.csv", "ledger.json"):
+        assert (side.folder / name).read_bytes() == (turn.folder / name).read_bytes(), name
+    count = len(changes["requests"])
+    for summary, together in ((turn.summary, 1), (side.summary, count + 1)):
+        assert [r["retrain_cost"]["together"] for r in summary["requests"]] == [together] * count
+        assert summary["seconds"]["shared"] == ([] if together == 1 else ["train", "retrain"])
+
+
+def test_a_method_that_trains_in_a_way_of_its_own_has_its_twins_in_turn():
+    changes = {
+        "unlearning": {"method": "rewind"}, "training": {"schedule": "holes", "rounds": 3, "local_steps": 2, "lr": 1.0},
+        "topology": {"repair": "relay"}, "requests": [{"level": "sample", "client": 1, "count": 2}],
+    }  # fmt: skip
+    turn, side = run(**changes).summary, run(**changes, **SIDE).summary
+    assert numbers(side) == numbers(turn)
+    assert side["seconds"]["shared"] == [] and side["requests"][0]["retrain_cost"]["together"] == 1
+
+
+def test_without_requests_there_is_nothing_to_train_beside():
+    assert numbers(run(requests=[], **SIDE).summary) == numbers(run(requests=[]).summary)
+
+
+@pytest.mark.parametrize("changes", [{}, {"unlearning": {"method": "finetune"}, **MLP}], ids=["newton", "finetune"])
+def test_twins_that_wait_hold_and_read_nothing_of_what_is_deleted_before_their_turn(monkeypatch, tmp_path, changes):
+    """What is erased is garbage from then on, on hosts and in the data set; all twins lacked it from the beginning."""
+    settings = experiment(requests=THREE_REQUESTS, **changes, **SIDE)
+    plain = simulate(settings, InlineTransport(2), out=tmp_path / "plain")
+    loaded = load_dataset(settings.data)
+    dataset = dataclasses.replace(loaded, inputs=loaded.inputs.copy(), labels=loaded.labels.copy())
+    monkeypatch.setattr("fedunlearn.simulation.world.load_dataset", lambda _: dataset)
+    waiting = []
+
+    def look(request, hosts):
+        if request.op != "erase":
+            return
+        gone = request.arrays["sample_ids"]
+        dataset.inputs[gone], dataset.labels[gone] = 77, 0
+        for host in hosts:
+            twins = [path.name.split(".")[1] for path in host.store.folder.glob("keep.retrained-*.npy")]
+            waiting.append(sorted(twins))
+            mine = np.isin(host.store["sample_ids"], gone)
+            assert not any(host.store[f"keep.{twin}"][mine].any() for twin in twins)
+            if np.issubdtype(host.store["inputs"].dtype, np.floating):
+                host.store["inputs"][mine] = np.nan
+            host.store["labels"][mine] = 10**6
+
+    poisoned = simulate(settings, Watching(2, look), out=tmp_path / "poisoned")
+    assert waiting[::2] == [[f"retrained-{k}" for k in range(first, 3)] for first in range(3)]
     assert releases(poisoned.folder) == releases(plain.folder)
     for summary in (plain.summary, poisoned.summary):
         for entry in summary["models"].values():

@@ -14,7 +14,7 @@ from worlds import image_data, model_for, open_session
 
 from fedunlearn.config import Experiment
 from fedunlearn.evaluation.evaluator import Evaluator
-from fedunlearn.network import Network, Session, TrainingSettings, train
+from fedunlearn.network import Network, Session, TrainingSettings, train, train_together
 from fedunlearn.network.inline import InlineTransport
 from fedunlearn.simulation import choose_device, prepare
 from fedunlearn.simulation.training_cache import TrainingCache
@@ -95,6 +95,48 @@ def test_seconds_of_a_hit_hold_those_of_the_training():
     assert cold["seconds"]["total"] > 200 and warm["seconds"]["total"] < 20
 
 
+@pytest.mark.parametrize("first, second", [("in-turn", "side-by-side"), ("side-by-side", "in-turn")])
+def test_twins_side_by_side_find_and_keep_what_twins_in_turn_do(first, second, folder):
+    cold, warm = (run(requests=THREE_REQUESTS, evaluation={"twins": way}, **CACHED).summary for way in (first, second))
+    assert warm["cache"]["hits"] == ["train", "retrain 0", "retrain 1", "retrain 2"] and len(files(folder)) == 4
+    assert numbers(warm) == numbers(cold) and warm["cache"]["kept"] == cold["cache"]["kept"]
+    shared = ["train", "retrain"] if first == "side-by-side" else []
+    assert warm["seconds"]["shared"] == cold["seconds"]["shared"] == shared  # what was stored is a share for ever
+
+
+def test_what_is_missing_is_trained_side_by_side(folder):
+    run(requests=THREE_REQUESTS[:1], **CACHED)
+    mixed = run(requests=THREE_REQUESTS, evaluation={"twins": "side-by-side"}, **CACHED).summary
+    assert mixed["cache"]["hits"] == ["train", "retrain 0"]
+    assert [r["retrain_cost"]["together"] for r in mixed["requests"]] == [1, 2, 2]
+    assert numbers(mixed) == numbers(run(requests=THREE_REQUESTS).summary)
+    secret = {"privacy": {"noise": "secret"}, "evaluation": {"twins": "side-by-side"}}
+    result = run(requests=THREE_REQUESTS, **secret, **CACHED).summary["cache"]
+    assert result["kept"] == [] and len(files(folder)) == 1  # the last twin
+
+
+def test_seconds_of_a_joint_training_are_shared_by_samples():
+    """A training that takes four hundred seconds (of a clock that is put forward) is shared by four networks."""
+    ahead, real = [0.0], time.perf_counter
+
+    def slowly(*args, **kwargs):
+        ahead[0] += 400.0
+        train_together(*args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "perf_counter", lambda: real() + ahead[0])
+        patch.setattr("fedunlearn.simulation.learning.train_together", slowly)
+        summary = run(requests=THREE_REQUESTS, evaluation={"twins": "side-by-side"}, **CACHED).summary
+    again = run(requests=THREE_REQUESTS, **CACHED).summary
+    for found in (summary, again):
+        twins = [request["retrain_cost"]["seconds"] for request in found["requests"]]
+        assert found["seconds"]["train"] + sum(twins) == pytest.approx(400, abs=40)
+        assert found["seconds"]["train"] > twins[0] > twins[1] > twins[2] > 60  # each lacks more
+        assert found["seconds"]["retrain"] == pytest.approx(sum(twins), abs=20)
+        assert found["seconds"]["evaluate"] < 20 and found["seconds"]["unlearn"] < 20
+    assert summary["seconds"]["total"] > 400 and again["seconds"]["total"] < 20
+
+
 def test_a_twin_is_found_again_by_a_run_with_another_method():
     run(**CACHED)
     other = run(unlearning={"method": "finetune"}, links={"latency_ms": 50.0}, **CACHED)
@@ -147,8 +189,9 @@ SILENT = [
     {"privacy": {"epsilon": 2.0}}, {"privacy": {"delta": 1e-6}}, {"privacy": {"noise": "secret"}},
     {"links": {"bandwidth_mbps": 1.0}}, {"links": {"latency_ms": 1.0}}, {"links": {"samples_per_second": 1.0}},
     {"runtime": {"hosts": 2}}, {"runtime": {"workers": 3}}, {"runtime": {"device": "cpu"}},
-    {"runtime": {"memory_gb": 9.0}}, {"runtime": {"cache": True}},
+    {"runtime": {"memory_gb": 9.0}}, {"runtime": {"scratch": "."}}, {"runtime": {"cache": True}},
     {"evaluation": {"membership": False}}, {"evaluation": {"influence_rounds": 4}}, {"evaluation": {"controls": True}},
+    {"evaluation": {"twins": "side-by-side"}},
     {"topology": {"repair": "path"}}, {"topology": {"radius": 0.3}}, {"model": {"extractor_epochs": 2}},
     {"topology": {"degree": 2}}, {"data": {"shards_per_client": 5}},
 ]  # fmt: skip

@@ -88,6 +88,16 @@ class FederatedDataset:
         low, high = int(self.offsets[client]), int(self.offsets[client + 1])
         return low + np.flatnonzero(self.is_test[low:high] == test).astype(np.int64)
 
+    def all_train_rows(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return the training rows of all TRAIN clients, client by client, and offsets (train clients + 1,) into them.
+
+        The i-th train client has ``rows[offsets[i]:offsets[i + 1]]``, the same as :meth:`train_rows`.
+        """
+        owner = self.client_of
+        rows = np.flatnonzero(~self.is_test & (self.roles == int(Role.TRAIN))[owner]).astype(np.int64)
+        sizes = np.bincount(owner[rows], minlength=self.num_clients)[self.clients(Role.TRAIN)]
+        return rows, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
     def sha256(self) -> str:
         """Return the hash of the content (arrays, roles, names of clients and classes) in hexadecimal."""
         return self._sha256

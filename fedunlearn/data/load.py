@@ -53,12 +53,12 @@ def assemble(source: SourceData, settings: DataSettings) -> FederatedDataset:
     if _is_natural(source, settings):
         assert source.owner is not None
         owner, names = source.owner, source.client_names
-        roles = select_roles(settings, len(names)) if has_selection(settings) else default_roles(
-            settings.source, len(names)
-        )  # fmt: skip
+        roles = select_roles(settings, len(names)) if has_selection(settings) else _default_roles(source, settings)
         capped = len(names)
+        made_up = int((roles[len(names) - source.generated :] != Role.UNUSED).sum())
     else:
         owner, names, roles, capped = _cut(source, settings)
+        made_up = source.generated
     keep = roles[owner] != Role.UNUSED
     is_test = source.is_test
     if is_test is None:
@@ -70,7 +70,7 @@ def assemble(source: SourceData, settings: DataSettings) -> FederatedDataset:
     rows = rows[np.argsort(owner[rows], kind="stable")]
     sizes = np.bincount(owner[rows], minlength=len(names))
     return FederatedDataset(
-        name=f"synthetic {settings.source}" if source.synthetic else settings.source,
+        name=_name(source, settings, made_up),
         inputs=_take(source.inputs, rows),
         labels=source.labels[rows],
         offsets=np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64),
@@ -79,8 +79,20 @@ def assemble(source: SourceData, settings: DataSettings) -> FederatedDataset:
         client_names=names,
         class_names=source.class_names,
         provenance=source.provenance,
-        synthetic=source.synthetic,
+        synthetic=source.synthetic or made_up > 0,
     )
+
+
+def _name(source: SourceData, settings: DataSettings, made_up: int) -> str:
+    if made_up:
+        return f"{settings.source} and {made_up} synthetic writers"
+    return f"synthetic {settings.source}" if source.synthetic else settings.source
+
+
+def _default_roles(source: SourceData, settings: DataSettings) -> NDArray[np.uint8]:
+    """Return the source's default roles; clients that were made up to have more of them are there to train."""
+    real = len(source.client_names) - source.generated
+    return np.concatenate([default_roles(settings.source, real), np.full(source.generated, Role.TRAIN, dtype=np.uint8)])
 
 
 def _take(inputs: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
@@ -39,7 +39,13 @@ class DataSettings(Settings):
     public_clients: str = Field(default="", description="clients whose data are public and never deleted")
     never_members: str = Field(default="", description="clients who take no part: the control of membership inference")
     writers: int = Field(default=100, ge=1, description="source 'writers': how many writers to generate")
-    samples_per_writer: int = Field(default=100, ge=2, description="source 'writers': images of each writer")
+    samples_per_writer: Annotated[int, Field(ge=2)] | Literal["femnist"] = Field(
+        default=100, description="source 'writers': images of each writer, or 'femnist': as unequal as FEMNIST's"
+    )
+    glyphs: int = Field(default=62, ge=2, le=62, description="source 'writers': number of classes")
+    fill_writers: int | None = Field(
+        default=None, ge=1, description="femnist: writers in all; those the files lack are generated, and called so"
+    )
     label: str = Field(default="label", description="source 'table': name of the label column")
     client: str | None = Field(default=None, description="source 'table': name of the client column, if there is one")
     seed: int = Field(default=0, ge=0, description="seed of partition, split and generated data")

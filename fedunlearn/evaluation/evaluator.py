@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from fedunlearn.data import Escrow, FederatedDataset, Role
 from fedunlearn.errors import UserError
 from fedunlearn.evaluation.distance import parameter_distances, prediction_distances
+from fedunlearn.evaluation.forward import STACK
 from fedunlearn.evaluation.membership import loss_threshold_auc
 from fedunlearn.evaluation.settings import EvaluationSettings
 from fedunlearn.evaluation.utility import accuracy_and_loss, losses
@@ -59,7 +60,7 @@ class Evaluator:
         self.dataset, self.features, self.model, self.settings, self.seed = dataset, features, model, settings, seed
         self._copies = 0
         train = dataset.clients(Role.TRAIN)
-        self.train_rows = np.concatenate([dataset.train_rows(int(c)) for c in train])
+        self.train_rows, _ = dataset.all_train_rows()
         tests = np.concatenate([dataset.test_rows(int(c)) for c in train])
         if not len(tests):
             raise UserError(
@@ -114,7 +115,8 @@ class Evaluator:
 
     def nodes(self, network: Network) -> NDArray[np.float64]:
         """Return accuracy and loss of every node's own model on the node test set, (N, 2); NaN for absent nodes."""
-        return network.measure(f"{_PROGRAMS}:node_utility", {"inputs": _INPUTS, "labels": _LABELS})
+        params, grain = {"inputs": _INPUTS, "labels": _LABELS}, STACK if self.model.convex else 1
+        return network.measure(f"{_PROGRAMS}:node_utility", params, width=2, grain=grain)
 
     def spread(self, network: Network) -> dict[str, float]:
         """Return mean, standard deviation, minimum and maximum over nodes of their test accuracy."""

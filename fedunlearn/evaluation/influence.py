@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,10 +38,9 @@ def measure_influence(network: Network, client: int, training: TrainingSettings,
     rounds by that update times ``[W^k]_ju``. It reads the client's data, so it runs before the request is answered.
     """
     start = network.mean().astype(np.float32)
+    lack: dict[str, Any] = {"deleted": network.deleted, "alive": network.alive}
     copies = [
-        Network(
-            network.session, name, network.graph, network.mixing, start, deleted=network.deleted, alive=network.alive
-        )
+        Network(network.session, name, network.graph, network.mixing, start, seed=network.seed, **lack)
         for name in ("influence.with", "influence.without")
     ]
     plain = training.model_copy(update={"momentum": 0.0, "algorithm": "dsgd"})

@@ -2,29 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import groupby
+
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
+from fedunlearn.evaluation.forward import STACK, Forward
 from fedunlearn.network.block import Block
 
 
-def node_utility(block: Block, population: str, node: int, *, inputs: str, labels: str) -> list[float]:
-    """Return accuracy and mean loss of a vertex's model on stored evaluation samples."""
-    x, y = block.model.prepare(block.store[inputs]), torch.from_numpy(block.store[labels])
-    with torch.no_grad():
-        logits = block.model.logits(block.row(population, node), x)
-        return [float((logits.argmax(1) == y).double().mean()), float(F.cross_entropy(logits, y))]
+def node_utility(block: Block, population: str, nodes: list[int], *, inputs: str, labels: str) -> list[list[float]]:
+    """Return accuracy and mean loss of each vertex's model on stored evaluation samples."""
+    forward = Forward(block.model, block.device)
+    samples = forward.prepare(block.store[inputs])
+    y = torch.from_numpy(block.store[labels]).to(block.device)
+    each = _one_by_one if not block.model.convex else _in_groups
+    return [
+        [float((logits.argmax(1) == y).double().mean()), float(F.cross_entropy(logits, y))]
+        for logits in each(forward, samples, block, population, nodes)
+    ]
 
 
-def row_distance(block: Block, population: str, node: int, *, other: str) -> list[float]:
-    """Return the L2 distance between a vertex's rows in two populations of the same hosts."""
-    return [float((block.row(population, node).double() - block.row(other, node).double()).norm())]
+def _one_by_one(
+    forward: Forward, samples: list[Tensor], block: Block, population: str, nodes: list[int]
+) -> Iterator[Tensor]:
+    for node in nodes:
+        yield forward.logits(block.row(population, node), samples)
 
 
-def prediction_distance(block: Block, population: str, node: int, *, other: str, inputs: str) -> list[float]:
-    """Return the mean total variation between a vertex's predictions in two populations."""
-    x = block.model.prepare(block.store[inputs])
-    with torch.no_grad():
-        mine = block.model.logits(block.row(population, node), x).softmax(1)
-        theirs = block.model.logits(block.row(other, node), x).softmax(1)
-    return [float((mine - theirs).abs().sum(1).mean() / 2)]
+def _in_groups(
+    forward: Forward, samples: list[Tensor], block: Block, population: str, nodes: list[int]
+) -> Iterator[Tensor]:
+    """Yield the logits of softmax models; a group is fixed by ids and computed in full, absent vertices as zeros."""
+    theta = block.store[f"theta.{population}"]
+    for _, group in groupby(nodes, lambda node: node // STACK):
+        members = list(group)
+        slots = [node % STACK for node in members]
+        rows = torch.zeros((STACK, block.model.dim))
+        rows[slots] = torch.from_numpy(theta[[node - block.low for node in members]])
+        yield from forward.stacked_logits(rows, samples)[slots]
+
+
+def row_distance(block: Block, population: str, nodes: list[int], *, other: str) -> list[float]:
+    """Return the L2 distance between the rows of each vertex in two populations of the same hosts."""
+    return [float((block.row(population, i).double() - block.row(other, i).double()).norm()) for i in nodes]
+
+
+def prediction_distance(block: Block, population: str, nodes: list[int], *, other: str, inputs: str) -> list[float]:
+    """Return the mean total variation between the predictions of each vertex in two populations."""
+    forward = Forward(block.model, block.device)
+    samples, found = forward.prepare(block.store[inputs]), []
+    for node in nodes:
+        mine, theirs = (forward.logits(block.row(name, node), samples).softmax(1) for name in (population, other))
+        found.append(float((mine - theirs).abs().sum(1).mean() / 2))
+    return found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
 from fedunlearn.settings import Settings
@@ -18,6 +20,10 @@ class EvaluationSettings(Settings):
     membership: bool = Field(default=True, description="loss-threshold membership inference with a retrained control")
     influence_rounds: int = Field(
         default=0, ge=0, description="follow the first leaver's influence for this many rounds (0: do not)"
+    )
+    twins: Literal["in-turn", "side-by-side"] = Field(
+        default="in-turn",
+        description="train a retrained twin when its request was answered, or all of them with the original network",
     )
     controls: bool = Field(
         default=False, description="also reach the answer from starts without private data, and compare"

@@ -15,12 +15,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedunlearn.evaluation.forward import Forward
+from fedunlearn.models import Model
+
 SLICE = 512
 """Samples of one forward pass: large enough to be fast, small enough for the activations of a convolutional network."""
 
 
 class Classifier(Protocol):
-    """What is needed of a model here; :class:`fedunlearn.models.Model` offers it."""
+    """What is needed of a model here. A :class:`fedunlearn.models.Model` is computed in its fastest form."""
 
     def prepare(self, inputs: NDArray[Any]) -> Tensor:
         """Return stored samples (n, ...) as the float32 tensor that :meth:`logits` takes."""
@@ -81,9 +84,14 @@ def probabilities(model: Classifier, theta: NDArray[Any], inputs: NDArray[Any]) 
 
 def _slices(model: Classifier, theta: NDArray[Any], inputs: NDArray[Any]) -> Iterator[tuple[int, Tensor]]:
     vector = torch.from_numpy(np.array(theta, dtype=np.float32))
+    forward = Forward(model) if isinstance(model, Model) else None
     with torch.no_grad():
         for low in range(0, len(inputs), SLICE):
-            yield low, model.logits(vector, model.prepare(inputs[low : low + SLICE]))
+            part = inputs[low : low + SLICE]
+            if forward is not None:
+                yield low, forward.logits(vector, forward.prepare(part))
+            else:
+                yield low, model.logits(vector, model.prepare(part))
 
 
 def _labels(labels: NDArray[np.integer[Any]], low: int, count: int) -> Tensor:

@@ -7,7 +7,6 @@ what this one has open is out of date and is refreshed.
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message
@@ -16,7 +15,7 @@ from flwr.clientapp import ClientApp
 from fedunlearn.errors import UserError
 from fedunlearn.flower.codec import decode_request, encode_error, encode_reply
 from fedunlearn.network.host import Host
-from fedunlearn.network.store import new_folder
+from fedunlearn.network.store import Store, new_folder
 from fedunlearn.network.transport import Reply, Request
 
 _HANDLE = "fedunlearn.host"
@@ -60,13 +59,13 @@ def _set_up(request: Request, context: Context) -> Reply:
         folder, _ = _handle(context)
         if folder in _attached:
             _attached.pop(folder)[1].workers.close()
-        shutil.rmtree(folder, ignore_errors=True)
+        Store(Path(folder)).remove()
         del context.state[_HANDLE]
     fresh = new_folder()
     try:
         host = Host.create(fresh, request.params, request.arrays)
     except BaseException:
-        shutil.rmtree(fresh, ignore_errors=True)
+        Store(fresh).remove()
         raise
     context.state[_HANDLE] = ConfigRecord({"folder": str(fresh), "count": 0})
     _attached[str(fresh)] = (0, host)

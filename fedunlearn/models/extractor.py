@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import nn
 
 from fedunlearn.errors import UserError
@@ -120,6 +119,8 @@ def fit_head(
 
     It minimises the mean loss plus ``(lam/2)||theta||^2`` by L-BFGS, from zero, up to a gradient norm of about 1e-7.
     """
+    from scipy.optimize import minimize  # takes longer to load than all of scipy that a worker needs
+
     a, y = torch.from_numpy(rows.astype(np.float64)), torch.from_numpy(np.ascontiguousarray(labels, dtype=np.int64))
 
     def objective(theta: NDArray[np.float64]) -> tuple[float, NDArray[np.float64]]:

@@ -67,6 +67,11 @@ class Model:
             return np.zeros(self.dim, dtype=np.float32)
         return self.vector_of(builders.build_module(self.spec, seed)).numpy()
 
+    @property
+    def template(self) -> nn.Module:
+        """The module itself, to be looked at only: its parameters are not those of any vertex."""
+        return self._template
+
     def module(self) -> nn.Module:
         """Return a fresh torch module of this architecture; set its parameters with :meth:`load`."""
         return copy.deepcopy(self._template)

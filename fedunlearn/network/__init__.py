@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from fedunlearn.network.network import Network
     from fedunlearn.network.session import Session
     from fedunlearn.network.settings import LinkSettings, RuntimeSettings, TrainingSettings
-    from fedunlearn.network.training import train
+    from fedunlearn.network.training import train, train_together
     from fedunlearn.network.transport import Reply, Request, Transport
 
 _HOMES = {
@@ -26,6 +26,7 @@ _HOMES = {
     "TrainingSettings": "settings",
     "Transport": "transport",
     "train": "training",
+    "train_together": "training",
 }
 
 __all__ = [
@@ -38,6 +39,7 @@ __all__ = [
     "TrainingSettings",
     "Transport",
     "train",
+    "train_together",
 ]
 
 

@@ -26,7 +26,6 @@ class Block:
         self.spec: dict[str, Any] = self.store.read_json("block")
         self.low, self.high = (int(i) for i in self.spec["block"])
         self.num_nodes = int(self.spec["num_nodes"])
-        self.seed = int(self.spec["seed"])
         self.device = torch.device(self.spec["device"])
         self.generation = 0
 
@@ -36,8 +35,8 @@ class Block:
         return Model.from_spec(self.spec["model"])
 
     def seed_of(self, population: str) -> int:
-        """Return the seed that a population's minibatches are drawn with: the session's."""
-        return self.seed
+        """Return the seed that a population's minibatches are drawn with."""
+        return int(self.store[f"seed.{population}"][0])
 
     @property
     def offsets(self) -> NDArray[np.int64]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from fedunlearn.network.block import Block
 from fedunlearn.network.mixing import mix_columns
+from fedunlearn.network.programs import first_sick
 from fedunlearn.network.reduction import TreeSum
 
 Command = dict[str, Any]
@@ -26,11 +28,14 @@ def program(name: str) -> Callable[..., Any]:
 def execute(block: Block, command: Command) -> dict[str, Any]:
     """Carry out a command on the vertices ``command['range']`` of a block.
 
-    Kinds: ``rows`` (a program changes rows in place), ``sum`` (a program returns a float64 vector a vertex; the
-    canonical partial sums are written to the array ``command['out']``), ``measure`` (a program returns numbers a
-    vertex), ``mix`` (columns of all rows are mixed), ``walk`` (a program carries the array ``vector.token`` over the
-    vertices of a route, one after the other).
+    Kinds: ``rows`` (a program changes rows in place; with ``command['check']`` the answer names the first vertex that
+    holds NaN or infinity then), ``sum`` (a program returns a float64 vector a vertex; the
+    canonical partial sums are written to the array ``command['out']``), ``measure`` (a program returns numbers
+    (vertices, width) for all vertices of the range; they are written to the array ``numbers-<width>.<population>``),
+    ``mix`` (columns of all rows are mixed), ``walk`` (a program carries the array ``vector.token`` over the vertices
+    of a route, one after the other).
     """
+    block.store.release()  # what the command before looked at on disk
     if command.get("generation", 0) != block.generation:
         block.store.forget_handles()
         block.generation = command["generation"]
@@ -50,9 +55,13 @@ def execute(block: Block, command: Command) -> dict[str, Any]:
         nodes = [n for n in nodes if n in chosen]
     if kind == "rows":
         function(block, population, nodes, **params)
-        return {}
+        return {"sick": first_sick(block, population, nodes)} if command.get("check") else {}
     if kind == "measure":
-        return {"values": [[n, *map(float, function(block, population, n, **params))] for n in nodes]}
+        if nodes:
+            room = block.store[f"numbers-{command['width']}.{population}"]
+            numbers = np.asarray(function(block, population, nodes, **params), dtype=np.float64)
+            room[np.array(nodes) - block.low] = numbers.reshape(len(nodes), -1)
+        return {}
     if kind == "sum":
         present = block.alive(population).copy()
         if command.get("only") is not None:
@@ -60,8 +69,12 @@ def execute(block: Block, command: Command) -> dict[str, Any]:
             mask[command["only"]] = True
             present &= mask
         total = TreeSum(present)
-        for node in nodes:
-            total.add(0, node, np.asarray(function(block, population, node, **params), dtype=np.float64))
+        if inspect.isgeneratorfunction(function):  # a program for all vertices at once
+            vectors = function(block, population, nodes, **params)
+        else:
+            vectors = (function(block, population, node, **params) for node in nodes)
+        for node, vector in zip(nodes, vectors):
+            total.add(0, node, np.asarray(vector, dtype=np.float64))
         names, sums = total.partials()
         if len(names):
             block.store[command["out"]][: len(names)] = sums

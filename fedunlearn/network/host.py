@@ -7,15 +7,16 @@ All state lies in the host's store, so a fresh process that knows the store's fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fedunlearn.data import FederatedDataset, Role
+from fedunlearn.data import FederatedDataset
 from fedunlearn.errors import UserError
 from fedunlearn.models import FeatureMap
-from fedunlearn.network import datasource
+from fedunlearn.network import datasource, resident
 from fedunlearn.network.block import Block
 from fedunlearn.network.host_work import WorkOperations
 from fedunlearn.network.store import Store
@@ -64,9 +65,10 @@ class Host(WorkOperations):
         try:
             dataset = datasource.obtain(params["dataset"], params["data"])
             store = Store(folder)
+            store.limit(params["room"], params["scratch"])
             features = FeatureMap.from_spec(params["features"], arrays)
             _lay_out_samples(store, dataset, features, *params["block"])
-            kept = ("block", "num_nodes", "seed", "model", "device", "workers")
+            kept = ("block", "num_nodes", "model", "device", "workers")
             store.write_json("block", {k: params[k] for k in kept})
             return cls(folder, workers)
         except BaseException:
@@ -84,6 +86,7 @@ class Host(WorkOperations):
         """Open the arrays anew, here and in the workers: another process of this host may have replaced some."""
         self.block.generation += 1
         self.store.forget_handles()
+        resident.forget(self.block)
 
     def handle(self, request: Request) -> Reply:
         """Carry out one request; raises UserError with one sentence for what a user can mend."""
@@ -103,18 +106,22 @@ class Host(WorkOperations):
 
 def _lay_out_samples(store: Store, dataset: FederatedDataset, features: FeatureMap, low: int, high: int) -> None:
     """Copy the training samples of the block's clients, as the model will see them, into the store."""
-    clients = dataset.clients(Role.TRAIN)[low:high]
-    rows = [dataset.train_rows(int(c)) for c in clients]
-    offsets = np.concatenate([[0], np.cumsum([len(r) for r in rows])]).astype(np.int64)
+    rows, everything = dataset.all_train_rows()
+    ids = rows[everything[low] : everything[high]]
+    offsets = everything[low : high + 1] - everything[low]
     store.put("offsets", offsets)
-    ids = np.concatenate(rows) if rows else np.zeros(0, np.int64)
-    store.put("sample_ids", ids.astype(np.int64))
+    store.put("sample_ids", ids)
     store.put("labels", dataset.labels[ids].astype(np.int64))
     if not len(ids):
         return
+    sample = features.apply(dataset.inputs[ids[:1]])
+    inputs = store.create("inputs", (len(ids), *sample.shape[1:]), sample.dtype)
+    if features.kind == "raw":
+        for part in store.slices("inputs"):
+            inputs[part] = dataset.inputs[ids[part]]
+        return
     # One client at a time: a network's output can depend on the batch it is computed in, and a client's batch does not
     # depend on how vertices are spread over hosts.
-    sample = features.apply(dataset.inputs[rows[0]])
-    inputs = store.create("inputs", (len(ids), *sample.shape[1:]), sample.dtype)
-    for first, r in zip(offsets[:-1], rows):
-        inputs[first : first + len(r)] = features.apply(dataset.inputs[r])
+    for first, last in pairwise(offsets.tolist()):
+        inputs[first:last] = features.apply(dataset.inputs[ids[first:last]])
+    store.release()

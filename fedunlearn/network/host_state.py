@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fedunlearn.network import resident
 from fedunlearn.network.block import Block
 from fedunlearn.network.mixing import localise
 from fedunlearn.network.store import Store
@@ -23,11 +25,13 @@ class StateOperations:
     def _population(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Create a population: every row ``start`` (d,), or ``rows`` (n, d); ``alive`` (N,), ``keep`` by sample id."""
         name, count, dim = params["name"], self.block.high - self.block.low, self.block.model.dim
-        theta = self.store.create(f"theta.{name}", (count, dim), np.float32)
-        theta[...] = arrays["rows"] if "rows" in arrays else arrays["start"]
+        theta = self.store.create(f"theta.{name}", (count, dim), np.float32, aligned=True)
+        for part in self.store.slices(f"theta.{name}"):
+            theta[part] = arrays["rows"][part] if "rows" in arrays else arrays["start"]
         if params["momentum"]:
-            self.store.create(f"momentum.{name}", (count, dim), np.float32)
+            self.store.create(f"momentum.{name}", (count, dim), np.float32, aligned=True)
         self.store.put(f"alive.{name}", arrays["alive"])
+        self.store.put(f"seed.{name}", np.array([params["seed"]], dtype=np.int64))
         kept = ~np.isin(self.store["sample_ids"], arrays["deleted"])
         self.store.put(f"keep.{name}", kept)
         self.store.drop(f"halo.{name}")
@@ -54,6 +58,8 @@ class StateOperations:
     def _leave(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Mark vertices as gone; their rows and momenta are overwritten."""
         name = params["population"]
+        self._poison("probabilities", "points")
+        resident.forget(self.block)
         for node in arrays["nodes"]:
             self.store[f"alive.{name}"][node] = False
             if self.block.low <= node < self.block.high:
@@ -70,17 +76,22 @@ class StateOperations:
         inputs = self.store["inputs"]
         inputs[gone] = np.nan if np.issubdtype(inputs.dtype, np.floating) else 255
         self.store["labels"][gone] = -1
-        if f"momentum.{name}" in self.store:  # a sum of past gradients, some of them of these samples
-            alive = self.store[f"alive.{name}"][self.block.low : self.block.high]
-            self.store[f"momentum.{name}"][alive] = 0.0
+        self._poison("probabilities", "points")  # what a search kept of every record, in any population
+        resident.forget(self.block)
+        # A momentum is a sum of past gradients, some of them of these samples.
+        self._clear_momentum(name, self.store[f"alive.{name}"][self.block.low : self.block.high])
         return Reply(params={"erased": int(gone.sum())})
 
     def _wipe(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Poison what commands leave behind: their input vectors, partial sums, and rows that came from other hosts."""
-        for path in (p for kind in ("vector", "partial", "halo") for p in self.store.folder.glob(f"{kind}.*.npy")):
+        self._poison("vector", "partial", "halo", "probabilities", "points")
+        return Reply()
+
+    def _poison(self, *kinds: str) -> None:
+        """Overwrite all arrays of some kinds: floats become NaN, numbers become zero."""
+        for path in (p for kind in kinds for p in self.store.folder.glob(f"{kind}.*.npy")):
             array = self.store[path.name.removesuffix(".npy")]
             array[...] = np.nan if np.issubdtype(array.dtype, np.floating) else 0
-        return Reply()
 
     def _drop(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         name = params["population"]
@@ -95,7 +106,7 @@ class StateOperations:
 
     def _read(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         rows = self.store[f"theta.{params['population']}"]
-        return Reply(arrays={"rows": np.array(rows[arrays["nodes"] - self.block.low])})
+        return Reply(arrays={"rows": rows[arrays["nodes"] - self.block.low]})
 
     def _write(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Overwrite (or add to) the rows of the alive vertices; ``reset_momentum`` clears what training kept."""
@@ -105,12 +116,13 @@ class StateOperations:
             np.isin(np.arange(self.block.low, self.block.high), arrays["nodes"]) & alive if "nodes" in arrays else alive
         )
         theta = self.store[f"theta.{name}"]
-        if params["operation"] == "set":
-            theta[mask] = arrays["vector"]
-        else:
-            theta[mask] += arrays["vector"]
-        if params["reset_momentum"] and f"momentum.{name}" in self.store:
-            self.store[f"momentum.{name}"][mask] = 0.0
+        for part in self.store.slices(f"theta.{name}"):
+            if params["operation"] == "set":
+                theta[part][mask[part]] = arrays["vector"]
+            else:
+                theta[part][mask[part]] += arrays["vector"]
+        if params["reset_momentum"]:
+            self._clear_momentum(name, mask)
         return Reply()
 
     def _save(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
@@ -121,12 +133,16 @@ class StateOperations:
     def _restore(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Put back what :meth:`_save` returned."""
         for kind, rows in arrays.items():
-            self.store[f"{kind}.{params['population']}"][...] = rows
+            target = self.store[f"{kind}.{params['population']}"]
+            for part in self.store.slices(f"{kind}.{params['population']}"):
+                target[part] = rows[part]
         return Reply()
 
     def _copy(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Copy the rows of one population over those of another."""
-        self.store[f"theta.{params['target']}"][...] = self.store[f"theta.{params['source']}"]
+        source, target = (self.store[f"theta.{params[role]}"] for role in ("source", "target"))
+        for part in self.store.slices(f"theta.{params['source']}"):
+            target[part] = source[part]
         return Reply()
 
     def _checkpoint(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
@@ -139,10 +155,17 @@ class StateOperations:
         """Put the rows of the alive vertices back to a checkpoint; momenta are cleared."""
         name = params["population"]
         alive = self.store[f"alive.{name}"][self.block.low : self.block.high]
-        self.store[f"theta.{name}"][alive] = self.store[f"checkpoint-{params['label']}.{name}"][alive]
-        if f"momentum.{name}" in self.store:
-            self.store[f"momentum.{name}"][alive] = 0.0
+        theta, kept = self.store[f"theta.{name}"], self.store[f"checkpoint-{params['label']}.{name}"]
+        for part in self.store.slices(f"theta.{name}"):
+            theta[part][alive[part]] = kept[part][alive[part]]
+        self._clear_momentum(name, alive)
         return Reply()
+
+    def _clear_momentum(self, name: str, mask: NDArray[np.bool_]) -> None:
+        if f"momentum.{name}" in self.store:
+            momentum = self.store[f"momentum.{name}"]
+            for part in self.store.slices(f"momentum.{name}"):
+                momentum[part][mask[part]] = 0.0
 
     def _export(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         return self._read(params, arrays)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
+from fedunlearn.network import resident
 from fedunlearn.network.execute import Command
 from fedunlearn.network.host_state import StateOperations
 from fedunlearn.network.reduction import TreeSum
 from fedunlearn.network.transport import Reply
 from fedunlearn.network.workers import Workers
+
+_FINITE = "fedunlearn.network.programs:finite"
 
 
 class WorkOperations(StateOperations):
@@ -20,9 +24,13 @@ class WorkOperations(StateOperations):
     workers: Workers
 
     def _commands(self, kind: str, params: dict[str, Any], pieces: int, grain: int = 1) -> list[Command]:
-        """Cut the block into ``pieces`` ranges of about equal numbers of samples, at multiples of ``grain``."""
+        """Cut the block into ``pieces`` ranges by their numbers of samples, at multiples of ``grain``.
+
+        Into more where rows lie on disk, so that a range of them fits in memory.
+        """
+        pieces = max(pieces, 2 * self.store.pieces(f"theta.{params['population']}") - 1)  # no share is above double
         low, high = self.block.low, self.block.high
-        edges = low + np.searchsorted(self.block.offsets, np.linspace(0, self.block.offsets[-1], pieces + 1)[1:-1])
+        edges = low + np.searchsorted(self.block.offsets, self.workers.shares(pieces)[1:-1] * self.block.offsets[-1])
         bounds = np.unique(np.clip(np.concatenate([[low], np.round(edges / grain) * grain, [high]]), low, high))
         common = {**params, "kind": kind, "generation": self.block.generation}
         return [{**common, "range": [int(a), int(b)]} for a, b in pairwise(bounds)]
@@ -33,8 +41,8 @@ class WorkOperations(StateOperations):
 
     def _rows(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         self._put_vectors(arrays)
-        self.workers.run(self._commands("rows", params, self._pieces(), params["grain"]))
-        return Reply()
+        answers = self.workers.run(self._commands("rows", params, self._pieces(), params["grain"]))
+        return Reply({"sick": min((a["sick"] for a in answers if a.get("sick") is not None), default=None)})
 
     def _mix(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Mix the block's rows once, with the foreign rows that came along."""
@@ -47,18 +55,42 @@ class WorkOperations(StateOperations):
         return Reply()
 
     def _rounds(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-        """Train and mix for several rounds in one message: possible where no row crosses hosts."""
-        for round_ in range(*params["rounds"]):
-            work = {**params["work"], "params": {**params["work"]["params"], "round_": round_}}
-            self._rows(work, {})
-            if params["mix"]:
-                self._mix({"population": params["work"]["population"]}, {})
-        return Reply()
+        """Train and mix populations for several rounds in one message: possible where no row crosses hosts.
+
+        Populations do not wait for one another: their pieces of work stand in one queue of the workers. A population
+        ends early where a vertex trains itself to NaN or infinity: the reply has the number of rounds until then and
+        the first such vertex, by population.
+        """
+        populations = [work["population"] for work in params["work"]]
+
+        def learn(work: dict[str, Any]) -> list[int] | None:
+            if resident.takes(self.block):
+                resident.run_work(self.block, work, *params["rounds"])
+                check = {"program": _FINITE, "params": {}, "population": work["population"], "width": 1}
+                sick = np.flatnonzero(self._measure(check, {}).arrays["values"] == 0.0)
+                return [params["rounds"][1], self.block.low + int(sick[0])] if len(sick) else None
+            for round_ in range(*params["rounds"]):
+                told = self._rows({**work, "params": {**work["params"], "round_": round_}, "check": True}, {})
+                if told.params["sick"] is not None:
+                    return [round_ + 1, told.params["sick"]]
+                if work["mix"]:
+                    self._mix({"population": work["population"]}, {})
+            return None
+
+        if self.workers.count == 0 or len(populations) == 1:
+            found = [learn(work) for work in params["work"]]
+        else:
+            with ThreadPoolExecutor(len(populations)) as threads:
+                found = list(threads.map(learn, params["work"]))
+        return Reply({"sick": dict(zip(populations, found))})
 
     def _sum(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Return the canonical partial sums of this block: keys (k, 2) and sums (k, d)."""
         self._put_vectors(arrays)
-        commands = self._commands("sum", params, self._pieces())
+        if "room" in params["params"]:
+            self._room_for_probabilities(params["params"]["room"], params["population"])
+        # Records, which the ranges share out evenly, are all the work there is, and an answer is waited for at once.
+        commands = self._commands("sum", params, max(1, self.workers.count))
         depth = 2 * (int(self.block.num_nodes).bit_length() + 1)
         for i, command in enumerate(commands):
             name = f"partial.{i}"
@@ -81,6 +113,13 @@ class WorkOperations(StateOperations):
         keys, sums = total.partials()
         return Reply(arrays={"keys": keys, "sums": sums})
 
+    def _room_for_probabilities(self, name: str, population: str) -> None:
+        """Make the arrays in which :mod:`fedunlearn.network.search_programs` keeps what a point gave."""
+        if name not in self.store:
+            block, records = self.block, len(self.store["labels"])
+            self.store.create(name, (records, block.model.num_classes), np.float32)
+            self.store.create(f"points.{population}", (block.high - block.low,), np.int64)
+
     def _walk(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Carry a token over a part of its route that lies in this block, and give it back."""
         self._put_vectors(arrays)
@@ -88,6 +127,16 @@ class WorkOperations(StateOperations):
         return Reply(arrays={"token": np.array(self.store["vector.token"])})
 
     def _measure(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
+        """Return numbers of every vertex of the block, (vertices, width) float64; NaN where a vertex is absent.
+
+        The workers write them into an array of the store, for those of many vertices would fill long messages; they are
+        not left there.
+        """
         self._put_vectors(arrays)
-        values = [v for a in self.workers.run(self._commands("measure", params, self._pieces())) for v in a["values"]]
-        return Reply(arrays={"values": np.array(values, dtype=np.float64)})
+        name = f"numbers-{params['width']}.{params['population']}"
+        if name not in self.store:
+            self.store.create(name, (self.block.high - self.block.low, params["width"]), np.float64)[...] = np.nan
+        self.workers.run(self._commands("measure", params, self._pieces(), params.get("grain", 1)))
+        values = np.array(self.store[name])
+        self.store[name][...] = np.nan
+        return Reply(arrays={"values": values})

@@ -15,6 +15,8 @@ from typing import Any, Literal, get_args
 import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
+from scipy import sparse
+from scipy.sparse.csgraph import breadth_first_order
 
 from fedunlearn.errors import UserError
 from fedunlearn.network.schedule import first_by_hash
@@ -78,21 +80,26 @@ class Ledger:
         self._graphs: list[nx.Graph] = []
         self._alive: list[NDArray[np.bool_]] = []
         self._trees: dict[tuple[int, int], dict[int, int]] = {}
-        self._step = 0
+        self._step = self._edges = 0
 
     def use_graph(self, graph: nx.Graph, alive: NDArray[np.bool_]) -> None:
         """Refer to this graph in the records from now on."""
         self._graphs.append(graph)
+        self._edges = graph.number_of_edges()
         self._alive.append(alive.copy())
 
     def parents(self, root: int, graph: int | None = None) -> dict[int, int]:
         """Return the breadth-first spanning tree from ``root``: child -> parent; a function of the edges alone."""
         index = len(self._graphs) - 1 if graph is None else graph
         if (index, root) not in self._trees:
-            alive = self._alive[index]
-            found = nx.bfs_predecessors(self._graphs[index], root, sort_neighbors=sorted)
-            tree = {c: p for c, p in found if alive[c]}
-            self._trees[index, root] = tree
+            edges, alive = edge_array(self._graphs[index]), self._alive[index]
+            ones = np.ones(2 * len(edges), dtype=np.int8)
+            ends = np.concatenate([edges, edges[:, ::-1]])
+            matrix = sparse.csr_array((ones, (ends[:, 0], ends[:, 1])), shape=(len(alive), len(alive)))
+            matrix.sort_indices()  # neighbours are visited in the order of their ids
+            order, before = breadth_first_order(matrix, root, return_predecessors=True)
+            reached = order[1:][alive[order[1:]]]
+            self._trees[index, root] = dict(zip(reached.tolist(), before[reached].tolist()))
         return self._trees[index, root]
 
     def tree_depth(self, root: int) -> int:
@@ -110,7 +117,7 @@ class Ledger:
         """Add one collective operation and return its record; ``route`` are a walk's vertices, one after the other."""
         alive = int(self._alive[-1].sum())
         messages = {
-            "edges": 2 * self._graphs[-1].number_of_edges(),
+            "edges": 2 * self._edges,
             "matching": 2 * len(self._pairs(len(self._graphs) - 1, round_)) if pattern == "matching" else 0,
             "tree": 2 * (alive - 1),
             "flood": alive - 1,

@@ -37,16 +37,19 @@ class Network:
     start : (d,) float32 initial parameters of every row.
     deleted : sample ids that this population never sees.
     alive : (N,) bool; by default everybody.
+    seed : what minibatches, sampled clients and random matchings are drawn with; by default the session's seed.
     """
 
     def __init__(
         self, session: Session, name: str, graph: nx.Graph, mixing: Mixing, start: NDArray[np.float32], *,
         deleted: NDArray[np.int64] | None = None, alive: NDArray[np.bool_] | None = None, momentum: bool = False,
+        seed: int | None = None,
     ) -> None:  # fmt: skip
         self.session, self.name, self.mixing = session, name, mixing
         self.num_nodes = session.num_nodes
         self.alive = np.ones(self.num_nodes, dtype=bool) if alive is None else alive.copy()
-        self.ledger = Ledger(self.num_nodes, session.seed)
+        self.seed = session.seed if seed is None else seed
+        self.ledger = Ledger(self.num_nodes, self.seed)
         self.clock = Clock(session.links)
         self.phase = "train"
         self.has_momentum = momentum
@@ -55,7 +58,7 @@ class Network:
         self.deleted = np.zeros(0, np.int64) if deleted is None else np.asarray(deleted, dtype=np.int64)
         replies = self._ask(
             "population",
-            {"name": name, "momentum": momentum},
+            {"name": name, "momentum": momentum, "seed": self.seed},
             {
                 "start": np.asarray(start, dtype=np.float32),
                 "alive": self.alive,
@@ -129,16 +132,17 @@ class Network:
 
     def measure(
         self, program: str, params: dict[str, Any], vectors: dict[str, NDArray[np.float64]] | None = None,
-        only: Sequence[int] | None = None,
+        only: Sequence[int] | None = None, width: int = 1, grain: int = 1,
     ) -> NDArray[np.float64]:  # fmt: skip
-        """Return numbers a vertex, (N, k) float64; NaN where a vertex is absent."""
-        replies = self._ask("measure", self._program(program, params, only), vectors or {})
-        found = np.concatenate(
-            [r.arrays["values"].reshape(len(r.arrays["values"]), -1) for r in replies if r.arrays["values"].size]
-        )
-        out = np.full((self.num_nodes, found.shape[1] - 1), np.nan)
-        out[found[:, 0].astype(int)] = found[:, 1:]
-        return out
+        """Return ``width`` numbers a vertex, (N, width) float64; NaN where a vertex is absent.
+
+        The program is called for many vertices at once, ``program(block, population, nodes, **params)``, and returns
+        the numbers of each: (vertices, width), or (vertices,) where the width is one. ``grain`` keeps groups of ids
+        together.
+        """
+        request = {**self._program(program, params, only), "width": width, "grain": grain}
+        replies = self._ask("measure", request, vectors or {})
+        return np.concatenate([r.arrays["values"] for r in replies])
 
     def mix(self, rounds: int = 1, round_: int = 0) -> None:
         """Mix all rows ``rounds`` times by the population's rule."""
@@ -149,7 +153,7 @@ class Network:
                 self.write(self.mean(phase_cost=True).astype(np.float32), reset_momentum=False)
                 continue
             if self.mixing == "random-matching":
-                self._send_weights(random_matching(self.graph, self.session.seed, round_ + k, self.alive))
+                self._send_weights(random_matching(self.graph, self.seed, round_ + k, self.alive))
             halos = self._halos()
             self.session.transport.exchange(
                 [Request("mix", {"population": self.name}, {"halo": h} if len(h) else {}) for h in halos]
@@ -224,9 +228,8 @@ class Network:
         if weights is None or len(np.unique(weights[chosen])) == 1:
             total = self.sum(program, {}, only=chosen.tolist()) / len(chosen)
         else:
-            share = weights / weights[chosen].sum()
-            table = {str(i): float(share[i]) for i in chosen}
-            total = self.sum(program, {"weights": table}, only=chosen.tolist())
+            shares = {"shares": np.asarray(weights / weights[chosen].sum(), dtype=np.float64)}
+            total = self.sum(program, {"weights": "shares"}, shares, only=chosen.tolist())
         if phase_cost:
             self.charge_all_reduce("model", _FLOAT32)
         return total
@@ -272,6 +275,8 @@ class Network:
     def save(self) -> dict[str, NDArray[np.float32]]:
         """Return all that training changes, (N, d) each: ``theta``, and ``momentum`` where the population has it."""
         replies = self._ask("save", {"population": self.name})
+        if len(replies) == 1:
+            return dict(replies[0].arrays)  # a copy already, and all rows of a large population are not copied twice
         return {kind: np.concatenate([r.arrays[kind] for r in replies]) for kind in replies[0].arrays}
 
     def restore(self, state: dict[str, NDArray[np.float32]]) -> None:
@@ -323,7 +328,10 @@ class Network:
     # --- helpers ---------------------------------------------------------------------------------------------------
 
     def _program(self, program: str, params: dict[str, Any], only: Sequence[int] | None) -> dict[str, Any]:
-        chosen = None if only is None else [int(i) for i in only]
+        chosen = None if only is None else np.unique(np.asarray(only, dtype=np.int64))
+        if chosen is not None and np.isin(np.flatnonzero(self.alive), chosen).all():
+            chosen = None  # everybody: a long list in every command would say nothing
+        chosen = None if chosen is None else chosen.tolist()
         return {"program": program, "params": params, "population": self.name, "only": chosen}
 
     def _ask(self, op: str, params: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> list[Reply]:

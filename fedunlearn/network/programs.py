@@ -125,19 +125,37 @@ def forget_gradient(
     return (m * everything / n - forget) / ((clients - len(leaves)) * (n - m))
 
 
-def weighted_row(
-    block: Block, population: str, node: int, *, weights: dict[str, float] | None = None
-) -> NDArray[np.float64]:
-    """Return a vertex's row times its weight (1 when none are given), (d,) float64."""
+def weighted_row(block: Block, population: str, node: int, *, weights: str | None = None) -> NDArray[np.float64]:
+    """Return a vertex's row times its weight in the vector ``weights`` (N,) (1 when none is named), (d,) float64."""
     row = block.store[f"theta.{population}"][node - block.low].astype(np.float64)
-    return row if weights is None else row * weights[str(node)]
+    return row if weights is None else row * block.store[f"vector.{weights}"][node]
 
 
-def finite(block: Block, population: str, node: int) -> list[float]:
-    """Return 1 if every parameter of the vertex is a finite number, else 0."""
-    return [float(np.isfinite(block.store[f"theta.{population}"][node - block.low]).all())]
+def finite(block: Block, population: str, nodes: list[int]) -> NDArray[np.bool_]:
+    """Return 1 for every vertex whose parameters are all finite numbers, else 0.
+
+    The sum of a row is not finite if any of its entries is not. A sum of finite entries can overflow too: only such
+    rows are looked at entry by entry.
+    """
+    theta, rows = block.store[f"theta.{population}"], np.array(nodes) - block.low
+    sums = np.empty(len(rows), dtype=np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for i, row in enumerate(rows):
+            sums[i] = theta[row].sum()
+    healthy = np.isfinite(sums)
+    for place in np.flatnonzero(~healthy):
+        healthy[place] = np.isfinite(theta[rows[place]]).all()
+    return healthy
 
 
-def counts(block: Block, population: str, node: int) -> list[float]:
-    """Return the number of retained samples of a vertex."""
-    return [float(len(block.samples(population, node)))]
+def first_sick(block: Block, population: str, nodes: list[int]) -> int | None:
+    """Return the first vertex of ``nodes`` whose row holds NaN or infinity, or None."""
+    sick = np.flatnonzero(~finite(block, population, nodes))
+    return nodes[int(sick[0])] if len(sick) else None
+
+
+def counts(block: Block, population: str, nodes: list[int]) -> NDArray[np.int64]:
+    """Return the number of retained samples of every vertex."""
+    before = np.concatenate([[0], np.cumsum(block.store[f"keep.{population}"])])
+    places = np.array(nodes) - block.low
+    return before[block.offsets[places + 1]] - before[block.offsets[places]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -51,6 +53,70 @@ def slot_batches(
     divided by its slots. So the schedule is the same with and without any deletion.
     """
     return [(b[kept[b]], len(b)) for b in local_batches(seed, client, sample_ids, training, round_)]
+
+
+@dataclass(frozen=True)
+class StackedBatches:
+    """The minibatches that several clients use in one round, padded to one shape: v clients, t steps, b places.
+
+    Attributes:
+        positions: (v, t, b) positions in the arrays that :func:`stacked_batches` was given; 0 where nothing is present.
+        present: (v, t, b) whether a place holds a retained sample.
+        slots: (v, t) places of a batch that hold a sample or a hole: what schedule ``holes`` divides by.
+        steps: (v,) how many steps each client takes; later ones are none of its business.
+    """
+
+    positions: NDArray[np.int64]
+    present: NDArray[np.bool_]
+    slots: NDArray[np.int64]
+    steps: NDArray[np.int64]
+
+
+def stacked_batches(
+    seed: int, clients: NDArray[np.int64], offsets: NDArray[np.int64], sample_ids: NDArray[np.int64],
+    kept: NDArray[np.bool_], training: TrainingSettings, round_: int, width: int | None = None,
+) -> StackedBatches:  # fmt: skip
+    """Return what :func:`local_batches`, or with schedule ``holes`` :func:`slot_batches`, gives for many clients.
+
+    Client ``clients[i]`` has the samples ``offsets[i] <= p < offsets[i + 1]`` of ``sample_ids`` and ``kept``. ``width``
+    is b, by default ``training.batch``; it may be smaller where no client has more samples than that.
+    """
+    where = np.arange(len(sample_ids)) if training.schedule == "holes" else np.flatnonzero(kept)
+    edges = np.searchsorted(where, offsets)
+    starts, counts = edges[:-1], np.diff(edges)
+    batch, width = training.batch, training.batch if width is None else width
+    per_epoch = -(-counts // batch)
+    if training.local_steps is None:
+        steps = training.local_epochs * per_epoch
+    else:
+        steps = np.where(counts > 0, training.local_steps, 0)
+    shape = (len(clients), int(steps.max(initial=0)), width)
+    if not shape[1]:
+        return StackedBatches(np.zeros(shape, np.int64), np.zeros(shape, bool), np.zeros(shape[:2], np.int64), steps)
+    per_epoch = np.maximum(per_epoch, 1)
+    first_step = round_ * steps
+    first_epoch = first_step // per_epoch
+    epochs = np.where(steps > 0, (first_step + steps - 1) // per_epoch - first_epoch + 1, 0)
+
+    # One line for every client and every epoch it is in: its samples, sorted by their hashes, padding at the end.
+    owner = np.repeat(np.arange(len(clients)), epochs)
+    first_line = np.cumsum(epochs) - epochs
+    epoch = first_epoch[owner] + np.arange(len(owner)) - first_line[owner]
+    column = np.arange(int(counts.max()))
+    sample = np.minimum(starts[owner, None] + column, len(where) - 1)
+    hashes = keys(seed, "epoch", clients[owner, None], sample_ids[where[sample]], epoch[:, None])
+    hashes[column >= counts[owner, None]] = np.iinfo(np.uint64).max
+    order = np.argsort(hashes, axis=1, kind="stable")
+
+    step = np.arange(shape[1])
+    epoch_of_step, place = np.divmod(first_step[:, None] + step, per_epoch[:, None])
+    line = np.minimum(first_line[:, None] + epoch_of_step - first_epoch[:, None], len(owner) - 1)
+    column = place[:, :, None] * batch + np.arange(width)
+    used = (column < counts[:, None, None]) & (step < steps[:, None])[:, :, None]
+    chosen = starts[:, None, None] + order[line[:, :, None], np.minimum(column, order.shape[1] - 1)]
+    positions = where[np.where(used, chosen, 0)]
+    present = used & kept[positions]
+    return StackedBatches(np.where(present, positions, 0), present, used.sum(2), steps)
 
 
 def learning_rate(training: TrainingSettings, round_: int) -> float:

@@ -12,6 +12,7 @@ from fedunlearn.data import DataSettings, FederatedDataset, Role
 from fedunlearn.errors import UserError
 from fedunlearn.models import FeatureMap, Model
 from fedunlearn.network import datasource
+from fedunlearn.network.memory import room_for_arrays
 from fedunlearn.network.settings import LinkSettings, RuntimeSettings
 from fedunlearn.network.transport import Reply, Request, Transport
 from fedunlearn.network.workers import default_workers
@@ -38,7 +39,7 @@ class Session:
         self.links = links or LinkSettings()
         self.device = device
         clients = dataset.clients(Role.TRAIN)
-        features.refuse_overlap(np.concatenate([dataset.train_rows(int(c)) for c in clients]))
+        features.refuse_overlap(dataset.all_train_rows()[0])
         self.num_nodes = len(clients)
         if transport.num_hosts > self.num_nodes:
             raise UserError(
@@ -53,12 +54,14 @@ class Session:
         self._key = datasource.publish(dataset)
         share = 0 if workers == 0 else max(1, workers // transport.num_hosts)
         spec, arrays = features.to_spec()
+        room = room_for_arrays(runtime, workers, dataset.inputs.nbytes, transport.num_hosts)
         requests = [
             Request(
                 "setup",
                 {
-                    "block": list(block), "num_nodes": self.num_nodes, "seed": seed, "workers": share, "device": device,
-                    "dataset": self._key, "data": data.model_dump(mode="json") if data else None,
+                    "block": list(block), "num_nodes": self.num_nodes, "workers": share, "device": device,
+                    "room": room, "scratch": runtime.scratch, "dataset": self._key,
+                    "data": data.model_dump(mode="json") if data else None,
                     "model": model.spec, "features": spec,
                 },
                 arrays,

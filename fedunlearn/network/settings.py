@@ -43,7 +43,9 @@ class TrainingSettings(Settings):
     form: Literal["auto", "loop", "vmap"] = Field(
         default="auto", description="how a block of rows is trained; softmax with holes: always vmap, in float64"
     )
-    bfloat16: bool = Field(default=False, description="autocast the forward pass (loop form)")
+    bfloat16: bool = Field(
+        default=False, description="multiply in bfloat16; clipped steps and steps in float64 keep their precision"
+    )
 
 
 class LinkSettings(Settings):
@@ -63,6 +65,11 @@ class RuntimeSettings(Settings):
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     memory_gb: float | None = Field(
-        default=None, gt=0, description="refuse a run that needs more; default: what is free"
+        default=None,
+        gt=0,
+        description="budget of all processes together; rows beyond it go to files on disk; default: what is free",
+    )
+    scratch: str | None = Field(
+        default=None, description="folder on disk for rows that do not fit in memory; default: that of temporary files"
     )
     cache: bool = Field(default=True, description="take trained networks from the cache, and keep them there")

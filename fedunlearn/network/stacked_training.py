@@ -1,106 +1,168 @@
 """The stacked form of local training: the rows of a group of vertices take their steps together.
 
-For linear models and multilayer perceptrons, and for any model on a GPU.
+Models of linear layers (softmax heads, perceptrons) take closed forms, a batched product or two a layer and step; other
+models are mapped over the rows by ``vmap``. What is stepped together is gathered once a round, not once a step.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.func import grad, vmap
 
-from fedunlearn.models import per_sample_gradients
+from fedunlearn.data import FederatedDataset, Role
+from fedunlearn.models.stacked import DenseLayers, dense_layers
 from fedunlearn.network.block import Block
-from fedunlearn.network.local_steps import Batch, batches_of, finish_step, steps_in_float64
-from fedunlearn.network.schedule import learning_rate
+from fedunlearn.network.local_steps import (
+    dense_step,
+    finish_step,
+    mapped_gradient,
+    scales_of,
+    stacked_batches_of,
+    steps_in_float64,
+)
+from fedunlearn.network.schedule import StackedBatches, learning_rate
 from fedunlearn.network.settings import TrainingSettings
 
-GROUP = 16
-"""Vertices that the vmap form steps together on a CPU: those with the same id // GROUP."""
-GROUP_CUDA = 256
-"""The same on a GPU."""
+SMALLEST_GROUP, LARGEST_GROUP = 8, 64
+"""Vertices that step together on a CPU, at least and at most: with fewer, calls cost more than the work in them."""
+_GROUP_FLOATS = 1 << 19
+"""Parameters of a group: its rows should stay in the processor's cache from step to step."""
+_GATHERED_FLOATS = 1 << 22
+"""Numbers of the samples that are gathered at once, for as many steps as they suffice."""
 
 
-def group_size(device: str, num_nodes: int) -> int:
-    """Return how many vertices the vmap form steps together.
+def group_size(num_nodes: int, dim: int) -> int:
+    """Return how many vertices the stacked form steps together on a CPU: a power of two, or all of a tiny network.
 
     A group is fixed by ids and always computed in full, absent vertices as zero rows: last bits of some kernels depend
     on the shape they are called with, and this shape does not depend on how vertices are spread over hosts and workers.
+    There are at least eight groups if that is possible, so that workers can share them.
     """
-    return min(GROUP if device == "cpu" else GROUP_CUDA, num_nodes)
+    size = SMALLEST_GROUP
+    while size < LARGEST_GROUP and 2 * size * dim <= _GROUP_FLOATS and 16 * size <= num_nodes:
+        size *= 2
+    return min(size, num_nodes)
 
 
-def train_group(
-    block: Block, population: str, first: int, size: int, nodes: list[int], round_: int, s: TrainingSettings
+def batch_width(dataset: FederatedDataset, batch: int) -> int:
+    """Return to how many samples minibatches are padded: no more than the largest client ever had.
+
+    Deletions do not change it, so that they change no bit of what others compute.
+    """
+    before = np.concatenate([[0], np.cumsum(~dataset.is_test)])
+    counts = before[dataset.offsets[1:]] - before[dataset.offsets[:-1]]
+    return max(1, min(batch, int(counts[dataset.clients(Role.TRAIN)].max(initial=0))))
+
+
+def train_stacked(
+    block: Block, population: str, nodes: list[int], round_: int, s: TrainingSettings, width: int | None = None
 ) -> None:
+    """Take the local steps of one round on the rows of ``nodes`` (ascending), one group after the other, in place.
+
+    ``width`` is what :func:`batch_width` returns; by default minibatches are padded to the size in the settings.
+    """
+    size = group_size(block.num_nodes, block.model.dim)
+    layers = dense_layers(block.model)
+    ids = np.asarray(nodes, dtype=np.int64)
+    for members in np.split(ids, np.flatnonzero(np.diff(ids // size)) + 1):
+        if len(members):
+            _train_group(block, population, members, size, layers, round_, s, width or s.batch)
+
+
+def _train_group(
+    block: Block, population: str, nodes: NDArray[np.int64], size: int, layers: DenseLayers | None, round_: int,
+    s: TrainingSettings, width: int,
+) -> None:  # fmt: skip
     """Train one group together; a vertex whose batches are used up keeps its row and its momentum."""
-    lr, model, device = learning_rate(s, round_), block.model, block.device
-    rows, slots = [n - block.low for n in nodes], [n - first for n in nodes]
+    model, lr, slots = block.model, learning_rate(s, round_), nodes % size
+    batches = stacked_batches_of(block, population, nodes, round_, s, width)
     dtype = torch.float64 if steps_in_float64(s, model) else torch.float32
-    theta = _in_slots(block.store[f"theta.{population}"][rows], slots, size).to(device, dtype)
-    momentum = None
-    if s.momentum:
-        momentum = _in_slots(block.store[f"momentum.{population}"][rows], slots, size).to(device, dtype)
-    batches: list[list[Batch]] = [[] for _ in range(size)]
-    for node, slot in zip(nodes, slots):
-        batches[slot] = batches_of(block, population, node, round_, s)
+    scale = np.zeros((batches.present.shape[1], size, width))
+    scale[:, slots] = scales_of(batches, s).swapaxes(0, 1)
+    scales = torch.from_numpy(scale).to(dtype)
 
-    def data_loss(row: Tensor, x: Tensor, y: Tensor, w: Tensor, divisor: Tensor) -> Tensor:
-        each = F.cross_entropy(model.logits(row, x), y, reduction="none")
-        return (each * w).sum() / divisor
-
-    stacked_gradient = vmap(grad(data_loss))
-    for step in range(max(len(b) for b in batches)):
-        now = [b[step] if step < len(b) else None for b in batches]
-        divisor = torch.tensor([_divisor(b) for b in now], dtype=dtype, device=device)
-        chosen = [None if b is None else b[0] for b in now]
-        if not any(positions is not None and len(positions) for positions in chosen):
-            gradient = torch.zeros_like(theta)  # holes alone
+    places = _Places(nodes - block.low, slots, size, layers)
+    theta = places.load(block.store[f"theta.{population}"], dtype)
+    momentum = places.load(block.store[f"momentum.{population}"], dtype) if s.momentum else None
+    moving = [*theta, *(momentum or ())]
+    drifts = s.l2 > 0 or s.momentum > 0 or s.radius is not None  # whether a step without a gradient moves a row
+    steps = np.zeros(size, dtype=np.int64)
+    steps[slots] = batches.steps
+    for step, (x, y) in enumerate(_gathered(block, batches, slots, size)):
+        idle = torch.from_numpy(np.flatnonzero(steps <= step)) if drifts else None
+        before = [] if idle is None else [part[idle] for part in moving]
+        if layers is None:
+            gradient = mapped_gradient(model, theta[0], x.to(dtype), y, scales[step], s)
+            finish_step(theta[0], gradient, None if momentum is None else momentum[0], lr, s)
         else:
-            x, y, w = _padded(block, chosen, s.batch)
-            x, w = x.to(dtype), w.to(dtype)
-            if s.clip is None:
-                gradient = stacked_gradient(theta, x, y, w, divisor)
-            else:
-                each = vmap(lambda row, xs, ys: per_sample_gradients(model, row, xs, ys))(theta, x, y)
-                scale = torch.clamp(s.clip / each.norm(dim=2).clamp_min(1e-30), max=1.0) * w
-                gradient = torch.einsum("rb,rbd->rd", scale, each) / divisor[:, None]
-        idle = torch.tensor([step >= len(b) for b in batches], device=device)
-        kept = (theta[idle], momentum[idle] if momentum is not None else None)
-        finish_step(theta, gradient, momentum, lr, s)
-        theta[idle] = kept[0]
-        if momentum is not None and kept[1] is not None:
-            momentum[idle] = kept[1]
-    block.store[f"theta.{population}"][rows] = theta[slots].cpu().numpy()
+            dense_step(layers, theta, momentum, x.to(dtype), y, scales[step], lr, s)
+        for part, kept in zip(moving, before):
+            part[idle] = kept
+    places.save(theta, block.store[f"theta.{population}"])
     if momentum is not None:
-        block.store[f"momentum.{population}"][rows] = momentum[slots].cpu().numpy()
+        places.save(momentum, block.store[f"momentum.{population}"])
 
 
-def _divisor(batch: Batch | None) -> float:
-    if batch is None:
-        return 1.0
-    positions, fixed = batch
-    return float(len(positions) if fixed is None else fixed)
+class _Places:
+    """Where the rows of a group lie: in the store, and side by side in memory, one tensor a parameter.
+
+    Rows are copied: last bits of some products depend on how the weights lie to borders of 16 bytes, which differs from
+    host to host. A group is small enough for the copies to stay in the cache.
+    """
+
+    def __init__(
+        self, rows: NDArray[np.int64], slots: NDArray[np.int64], size: int, layers: DenseLayers | None
+    ) -> None:
+        gapless = int(rows[-1] - rows[0]) == len(rows) - 1
+        self._rows: slice | NDArray[np.int64] = slice(int(rows[0]), int(rows[-1]) + 1) if gapless else rows
+        self._slots: slice | Tensor = slice(int(slots[0]), int(slots[-1]) + 1) if gapless else torch.from_numpy(slots)
+        self._size, self._layers = size, layers
+
+    def load(self, store: NDArray[np.float32], dtype: torch.dtype) -> list[Tensor]:
+        """Return the rows by parameter, (size, ...) each and contiguous, zero where a vertex is absent."""
+        out = []
+        for part in self._parts(torch.from_numpy(store[self._rows])):
+            rows = torch.zeros((self._size, *part.shape[1:]), dtype=dtype)
+            rows[self._slots] = part.to(dtype)
+            out.append(rows)
+        return out
+
+    def save(self, rows: list[Tensor], store: NDArray[np.float32]) -> None:
+        """Put back what :meth:`load` returned, rounded to float32."""
+        values = store[self._rows]
+        for part, new in zip(self._parts(torch.from_numpy(values)), rows):
+            part.copy_(new[self._slots])
+        if not isinstance(self._rows, slice):
+            store[self._rows] = values
+
+    def _parts(self, rows: Tensor) -> list[Tensor]:
+        return [rows] if self._layers is None else self._layers.parameters_of(rows)
 
 
-def _in_slots(values: NDArray[np.float32], slots: list[int], size: int) -> Tensor:
-    out = torch.zeros((size, values.shape[1]))
-    out[slots] = torch.from_numpy(values)
-    return out
+def _gathered(
+    block: Block, batches: StackedBatches, slots: NDArray[np.int64], size: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield the padded minibatches of every step: x (size, b, ...) and y (size, b).
 
-
-def _padded(block: Block, chosen: list[NDArray[np.int64] | None], size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Gather one minibatch a slot, padded to ``size`` samples of weight zero: x (r, b, ...), y (r, b), w (r, b)."""
-    filler = next(c for c in chosen if c is not None and len(c))[0]  # a retained sample: nothing else is ever read
-    flat = np.full((len(chosen), size), filler, dtype=np.int64)
-    weight = np.zeros((len(chosen), size), dtype=np.float32)
-    for i, positions in enumerate(chosen):
-        if positions is not None:
-            flat[i, : len(positions)] = positions
-            weight[i, : len(positions)] = 1.0
-    x, y = block.batch(flat.reshape(-1))
-    shape = (len(chosen), size)
-    return x.reshape(*shape, *x.shape[1:]), y.reshape(shape), torch.from_numpy(weight).to(block.device)
+    Padding is a sample that the group uses anyway: nothing but retained samples is ever read.
+    """
+    _, steps, width = batches.present.shape
+    if not steps:
+        return
+    inputs = block.store["inputs"]
+    chunk = max(1, _GATHERED_FLOATS // (size * width * max(1, inputs[:1].size)))
+    used = batches.positions[batches.present]
+    for first in range(0, steps, chunk):
+        part = slice(first, min(first + chunk, steps))
+        flat = np.full((part.stop - first, size, width), used[0] if len(used) else 0)
+        flat[:, slots] = np.where(batches.present[:, part], batches.positions[:, part], flat[0, 0, 0]).swapaxes(0, 1)
+        if len(used):
+            x, y = block.batch(flat.reshape(-1))
+        else:  # holes alone
+            x = block.model.prepare(np.zeros((flat.size, *inputs.shape[1:]), inputs.dtype))
+            y = torch.zeros(flat.size, dtype=torch.int64)
+        yield from zip(x.unflatten(0, flat.shape), y.view(flat.shape))

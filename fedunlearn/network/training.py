@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from fedunlearn.network.local_training import best_form
 from fedunlearn.network.network import Network
 from fedunlearn.network.schedule import sampled_clients
 from fedunlearn.network.settings import TrainingSettings
-from fedunlearn.network.stacked_training import group_size
+from fedunlearn.network.stacked_training import batch_width, group_size
 
 Watcher = Callable[[int, Network], None]
 """Called with the number of finished rounds and the network."""
@@ -28,29 +28,62 @@ def train(
 
     Raises UserError when a parameter of any row has become NaN or infinite.
     """
+    train_together([network], training, first=first, last=last, every=every, watch=watch)
+
+
+def train_together(
+    networks: Sequence[Network], training: TrainingSettings, *, first: int = 0, last: int | None = None, every: int = 1,
+    watch: Watcher | None = None,
+) -> None:  # fmt: skip
+    """Train several populations of one session by the same recipe, side by side: each gets the bits it would alone.
+
+    Populations differ in what they lack: deleted samples, vertices that left, graph, start, seed. Where rows need not
+    cross hosts, their pieces of work stand in one queue, so that the workers have enough to do however few vertices a
+    population has; elsewhere the populations take their rounds in turn. ``watch`` is called with one network after the
+    other, after every ``every`` rounds.
+
+    Raises UserError when a parameter of any row has become NaN or infinite, ValueError if the networks are not
+    different populations of one session.
+    """
+    session = networks[0].session
+    names = [network.name for network in networks]
+    if any(network.session is not session for network in networks) or len(set(names)) < len(names):
+        raise ValueError(f"only different populations of one session can be trained together, not {names}")
     end = training.rounds if last is None else last
-    params, grain = _recipe(network, training)
+    params, grain = _recipe(networks[0], training)
+    on_host = [network for network in networks if _rounds_stay_on_host(network, training)]
+    others = [network for network in networks if network not in on_host]
+    common = {"program": _TRAIN, "params": params, "only": None, "grain": grain}
+    work = [{**common, "population": network.name, "mix": network.num_alive > 1} for network in on_host]
     round_ = first
     while round_ < end:
         stop = min(end, (round_ // every + 1) * every)
-        if _rounds_stay_on_host(network, training):
-            work = {"program": _TRAIN, "params": params, "population": network.name, "only": None, "grain": grain}
-            network._ask("rounds", {"rounds": [round_, stop], "work": work, "mix": network.num_alive > 1})
-            if network.num_alive > 1:
-                network.charge_gossip(stop - round_)
-        else:
-            for r in range(round_, stop):
+        sick: dict[str, list[int] | None] = {}
+        if on_host:
+            sick = session.ask("rounds", {"rounds": [round_, stop], "work": work})[0].params["sick"]
+        for r in range(round_, stop):
+            for network in others:
                 _one_round(network, training, r)
-        slowest = int(network.counts[network.alive].max()) if training.local_steps is None else None
-        per_round = (
-            training.local_epochs * slowest if slowest is not None else (training.local_steps or 0) * training.batch
-        )
-        network.clock.compute(per_round * (stop - round_))
-        network.work["gradients"] += (stop - round_) * training.local_epochs
-        check_finite(network, stop, training.lr)
+        for network in networks:
+            _charge(network, training, stop - round_, gossip=network in on_host)
+            if network in on_host:
+                _refuse_sick(sick[network.name], training.lr)
+            else:
+                check_finite(network, stop, training.lr)
         round_ = stop
         if watch is not None:
-            watch(round_, network)
+            for network in networks:
+                watch(round_, network)
+
+
+def _charge(network: Network, training: TrainingSettings, rounds: int, *, gossip: bool) -> None:
+    """Write into ledger, clock and counts of work what some rounds took."""
+    if gossip and network.num_alive > 1:
+        network.charge_gossip(rounds)
+    slowest = int(network.counts[network.alive].max()) if training.local_steps is None else None
+    per_round = training.local_epochs * slowest if slowest is not None else (training.local_steps or 0) * training.batch
+    network.clock.compute(per_round * rounds)
+    network.work["gradients"] += rounds * training.local_epochs
 
 
 def _rounds_stay_on_host(network: Network, training: TrainingSettings) -> bool:
@@ -63,8 +96,9 @@ def _recipe(network: Network, training: TrainingSettings) -> tuple[dict[str, obj
     device = network.session.device
     model = network.session.model
     form = "vmap" if steps_in_float64(training, model) else best_form(training.form, device, model.takes_images)
-    grain = 1 if form == "loop" else group_size(device, network.num_nodes)
-    return {"training": training.model_dump(), "form": form}, grain
+    grain = 1 if form == "loop" else group_size(network.num_nodes, model.dim)
+    width = batch_width(network.session.dataset, training.batch)
+    return {"training": training.model_dump(), "form": form, "width": width}, grain
 
 
 def local_steps(network: Network, training: TrainingSettings, round_: int, nodes: list[int] | None = None) -> None:
@@ -78,7 +112,7 @@ def _one_round(network: Network, training: TrainingSettings, round_: int) -> Non
         local_steps(network, training, round_)
         network.mix(1, round_)
         return
-    chosen = sampled_clients(network.session.seed, network.alive, training.client_fraction, round_)
+    chosen = sampled_clients(network.seed, network.alive, training.client_fraction, round_)
     local_steps(network, training, round_, chosen.tolist())
     weights = np.zeros(network.num_nodes)
     weights[chosen] = network.counts[chosen] if training.weighting == "samples" else 1.0
@@ -88,10 +122,14 @@ def _one_round(network: Network, training: TrainingSettings, round_: int) -> Non
 
 def check_finite(network: Network, round_: int, lr: float) -> None:
     """Raise UserError if a row holds NaN or infinity, naming the round and the first such node."""
-    healthy = network.measure("fedunlearn.network.programs:finite", {})[:, 0]
-    sick = np.flatnonzero(healthy == 0.0)
-    if len(sick):
+    sick = np.flatnonzero(network.measure("fedunlearn.network.programs:finite", {})[:, 0] == 0.0)
+    _refuse_sick([round_, int(sick[0])] if len(sick) else None, lr)
+
+
+def _refuse_sick(found: list[int] | None, lr: float) -> None:
+    if found is not None:
+        round_, node = found
         raise UserError(
-            f"training.lr = {lr:g} makes training diverge: the model of node {sick[0]} holds NaN or infinity after "
+            f"training.lr = {lr:g} makes training diverge: the model of node {node} holds NaN or infinity after "
             f"round {round_} (allowed: a smaller rate, or set training.clip)"
         )

@@ -1,4 +1,7 @@
-"""A pool of persistent one-thread worker processes that share a host's store."""
+"""A pool of persistent one-thread worker processes that share a host's store.
+
+Torch is not imported here, so that workers can be started before their host is (:func:`started_early`).
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,29 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedunlearn.errors import UserError
-from fedunlearn.models.extractor import one_thread
-from fedunlearn.network.block import Block
-from fedunlearn.network.execute import Command, execute
+
+if TYPE_CHECKING:
+    from fedunlearn.network.block import Block
+    from fedunlearn.network.execute import Command
+
+    Process = subprocess.Popen[str]
 
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
+"""Settings of glibc: what a training step frees stays with the process, and the next step's memory is warm."""
+_early: SimpleQueue[Process] = SimpleQueue()
+"""Workers that have been started and belong to no host yet."""
 
 
 def default_workers() -> int:
@@ -26,31 +40,77 @@ def default_workers() -> int:
 
 
 def _environment() -> dict[str, str]:
-    """Return the workers' environment: one thread each, and this very package, wherever it was imported from."""
+    """Return the workers' environment: one thread each, memory that stays, and this very package."""
     here = str(Path(__file__).resolve().parents[2])
     path = os.pathsep.join(p for p in (here, os.environ.get("PYTHONPATH")) if p)
-    return {**os.environ, **_ONE_THREAD, "PYTHONPATH": path}
+    return {**_KEEP_MEMORY, **os.environ, **_ONE_THREAD, "PYTHONPATH": path}
+
+
+def _start() -> Process:
+    return subprocess.Popen(
+        [sys.executable, "-m", "fedunlearn.network.worker"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        env=_environment(),
+    )
+
+
+def _early_or_new() -> Process:
+    try:
+        return _early.get_nowait()
+    except Empty:
+        return _start()
+
+
+@contextmanager
+def started_early(count: int | None = None) -> Iterator[None]:
+    """Start workers (default: one a core) that hosts made inside take over; those that none took are ended.
+
+    A worker is busy for a second with importing torch. Entered before this process imports torch itself, both happen at
+    the same time.
+    """
+    for _ in range(default_workers() if count is None else count):
+        _early.put(_start())
+    try:
+        yield
+    finally:
+        left = []
+        with suppress(Empty):
+            while True:
+                left.append(_early.get_nowait())
+                left[-1].kill()  # it may still be importing; there is nothing to finish
+        _end(left)
+
+
+def _end(processes: Sequence[Process]) -> None:
+    for process in processes:
+        if process.stdin is not None:
+            with suppress(BrokenPipeError):  # a worker that died has nothing to be told
+                process.stdin.close()
+    for process in processes:
+        try:
+            process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
 
 
 class Workers:
     """Runs commands on ranges of vertices, in worker processes or, with ``count = 0``, in this process.
 
     A worker is an ordinary Python process with pipes: nothing is forked, no main module is imported again, nothing is
-    pickled. Two workers need about two seconds to import torch, while the data are being loaded here.
+    pickled.
     """
 
     def __init__(self, count: int) -> None:
         self.count = count
-        self._processes = [
-            subprocess.Popen(
-                [sys.executable, "-m", "fedunlearn.network.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env=_environment(),
-            )
-            for _ in range(count)
-        ]
+        self._processes = [_early_or_new() for _ in range(count)]
+        self._free: SimpleQueue[Process] = SimpleQueue()
+        for process in self._processes:
+            self._free.put(process)
         self._threads = ThreadPoolExecutor(max_workers=max(1, count))
         self._block: Block | None = None
 
@@ -63,25 +123,39 @@ class Workers:
             )
         )
 
+    def shares(self, pieces: int) -> NDArray[np.float64]:
+        """Return where to cut a piece of work for :meth:`run`, (pieces + 1,) rising from 0 to 1.
+
+        With several pieces a worker, they get smaller towards the end, so that all workers end at nearly the same time:
+        trapezoid self-scheduling (Tzeng and Ni, IEEE TPDS 1993). None is more than double the average.
+        """
+        left = np.arange(pieces, -1.0, -1.0)
+        return 1.0 - (left / pieces if pieces <= self.count else left * (left + 1) / (pieces * (pieces + 1)))
+
     def run(self, commands: Sequence[Command]) -> list[dict[str, Any]]:
-        """Carry out commands, each on the first worker that is free, and return their answers in order."""
+        """Carry out commands, each on the first worker that is free, and return their answers in order.
+
+        Several threads may call this at once; their commands are taken in the order in which they came.
+        """
         assert self._block is not None, "open() comes before run()"
         if not self._processes:
+            from fedunlearn.models.extractor import one_thread  # these two import torch
+            from fedunlearn.network.execute import execute
+
             with one_thread():
                 return [execute(self._block, c) for c in commands]
-        free = list(self._processes)
 
         def one(command: Command) -> dict[str, Any]:
-            process = free.pop()
+            process = self._free.get()
             try:
                 return self._ask(process, command)
             finally:
-                free.append(process)
+                self._free.put(process)
 
         return list(self._threads.map(one, commands))
 
     @staticmethod
-    def _ask(process: subprocess.Popen[str], command: Command) -> dict[str, Any]:
+    def _ask(process: Process, command: Command) -> dict[str, Any]:
         assert process.stdin is not None and process.stdout is not None
         try:
             process.stdin.write(json.dumps(command) + "\n")
@@ -103,17 +177,6 @@ class Workers:
 
     def close(self) -> None:
         """End the worker processes."""
-        for process in self._processes:
-            if process.stdin is not None:
-                with suppress(BrokenPipeError):  # a worker that died has nothing to be told
-                    process.stdin.close()
-        for process in self._processes:
-            try:
-                process.wait(timeout=5)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            if process.stdout is not None:
-                process.stdout.close()
+        _end(self._processes)
         self._processes = []
         self._threads.shutdown(wait=False)

@@ -39,7 +39,7 @@ def layout(graph: nx.Graph) -> NDArray[np.float64]:
         found = _pivot_mds(nx.to_scipy_sparse_array(inner, nodelist=joined, weight=None))
     places = np.zeros((len(nodes), 2))
     places[joined] = _scaled(_upright(found), joined)
-    alone = [i for i in nodes if i not in set(joined)]
+    alone = sorted(set(nodes) - set(joined))
     for k, i in enumerate(alone):
         places[i] = ((k + 1) / (len(alone) + 1) * 2 - 1, -1.18)
     return places

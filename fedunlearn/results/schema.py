@@ -119,6 +119,9 @@ class RetrainCostEntry(CostEntry):
     cached: bool = Field(
         default=False, description="whether the training came from the cache; `seconds` are then those it took once"
     )
+    together: int = Field(
+        default=1, ge=1, description="networks trained side by side, this one among them; `seconds` hold its share"
+    )
 
 
 class ControlEntry(CostEntry):
@@ -130,6 +133,21 @@ class ControlEntry(CostEntry):
     allowed_difference: float | None = Field(
         default=None, description="junk start: how much of any score the certificate lets the trained start account for"
     )
+
+
+class PreparationEntry(_Entry):
+    """What the method built from public data, once, before training; no request's cost holds a part of it."""
+
+    what: str = Field(description="what was built")
+    seconds: float = Field(ge=0, description="wall-clock seconds it took in this run")
+    built_in: float = Field(ge=0, description="seconds it took when it was built; the same where `cached` is false")
+    cached: bool = Field(description="whether an earlier run had built it from the same public data")
+    without: str = Field(description="the control that answers without it")
+    break_even: int | None = Field(
+        default=None, ge=1,
+        description="requests after which building it has paid for itself, by the last request and the control; null "
+        "where the control was not run, or was no slower",
+    )  # fmt: skip
 
 
 class RequestEntry(_Entry):
@@ -172,6 +190,10 @@ class SecondsEntry(_Entry):
         default_factory=list,
         description="phases whose seconds hold those of a training that an earlier run did: `train`, `retrain`",
     )
+    shared: list[str] = Field(
+        default_factory=list,
+        description="phases whose seconds hold shares of a training of several networks side by side",
+    )
 
 
 class CacheEntry(_Entry):
@@ -197,8 +219,12 @@ class Summary(_Entry):
         description="`original`, `retrained`, `unlearned`, then controls such as `public_head`"
     )
     requests: list[RequestEntry] = Field(description="the requests")
+    preparation: PreparationEntry | None = Field(default=None, description="what the method built before training")
     seconds: SecondsEntry = Field(description="time of the phases")
     cache: CacheEntry | None = Field(default=None, description="what was taken from the cache, and what is left there")
+    memory: str | None = Field(
+        default=None, description="what did not fit in memory, and where it was kept, in one sentence"
+    )
     ledger: dict[str, Any] = Field(description="totals of `ledger.json`: messages, bytes")
 
 

@@ -50,6 +50,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     whole.add_row(accuracy_table(summary))
     for place, request in enumerate(summary["requests"], start=1):
         whole.add_row(request_block(request, place, len(summary["requests"]), summary["models"]))
+    if summary.get("preparation") is not None:
+        whole.add_row(_preparation(summary["preparation"]))
     whole.add_row(_foot(summary))
     return whole
 
@@ -100,7 +102,9 @@ def cost_table(entry: Mapping[str, Any], models: Mapping[str, Any]) -> Table:
     cost, retraining = entry["cost"], entry.get("retrain_cost")
     add("unlearning", cost, accuracy_of("unlearned"))
     if retraining is not None:
-        add("retraining", retraining, accuracy_of("retrained"))
+        share_of = retraining.get("together", 1)
+        title = "retraining" if share_of == 1 else f"retraining (share of {share_of} side by side)"
+        add(title, retraining, accuracy_of("retrained"))
         factors = [times(cost[key], retraining[key]) for key in _COSTS]
         table.add_row("retraining takes", *factors, style="bold")
     for name, control in controls.items():
@@ -147,11 +151,23 @@ def _head(summary: Mapping[str, Any]) -> RenderableType:
     return Padding(Group(title, about), (0, 0, 1, 0))
 
 
+def _preparation(made: Mapping[str, Any]) -> RenderableType:
+    """Return what was built once for all requests, what that took, and when it has paid for itself."""
+    took = f"built in {seconds(made['built_in'])}, once for all requests"
+    if made["cached"]:
+        took = f"{seconds(made['seconds'])} from the cache, {took}"
+    if (after := made.get("break_even")) is not None:
+        took += f"; paid for after {_count(after, 'request')} (beside '{model_title(made['without'])}')"
+    return Padding(Text.assemble((f"{made['what']}: ", "bold"), took), (1, 0, 0, 0))
+
+
 def _foot(summary: Mapping[str, Any]) -> RenderableType:
     spent = {name: value for name, value in summary["seconds"].items() if isinstance(value, (int, float))}
     total = spent.pop("total", None)
     cached = summary["seconds"].get("cached") or ()
-    parts = ", ".join(f"{k} {seconds(v)}{' (cached)' if k in cached else ''}" for k, v in spent.items())
+    shared = summary["seconds"].get("shared") or ()
+    marks = {k: f"{' (cached)' if k in cached else ''}{' (a share)' if k in shared else ''}" for k in spent}
+    parts = ", ".join(f"{k} {seconds(v)}{marks[k]}" for k, v in spent.items())
     whole = f"{seconds(total)} in all: " if total is not None else ""
     return Padding(Text(whole + parts, style="dim"), (1, 0, 0, 0))
 

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from fedunlearn.errors import UserError
 from fedunlearn.network import Network, Session
 from fedunlearn.requests import DeletionRequest
+from fedunlearn.simulation.learning import new_network, run_recipe, situation_of
 from fedunlearn.simulation.recording import Record
-from fedunlearn.simulation.story import answer_request, new_network, run_recipe, situation_of
+from fedunlearn.simulation.story import answer_request
 from fedunlearn.simulation.world import World
 from fedunlearn.unlearning.base import Outcome, Situation
 
@@ -51,7 +52,7 @@ def answer_all(world: World, session: Session) -> Answered:
         before = last
         situation = situation_of(world, record, release=request.number + 1, previous=last.release)
         last, _ = answer_request(world, network, request, situation)
-    twin = new_network(world, session, "retrained", network.graph, network)
+    twin = new_network(world, session, "retrained", network.graph, deleted=network.deleted, alive=network.alive)
     apart = situation_of(world, record, request.number, world_name="retrained")
     run_recipe(world, twin, apart, "retrain")
     return Answered(

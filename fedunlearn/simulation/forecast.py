@@ -4,74 +4,85 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fedunlearn.config import Experiment
-from fedunlearn.data import Role
 from fedunlearn.errors import UserError
 from fedunlearn.network.local_training import best_form
-from fedunlearn.network.stacked_training import GROUP
+from fedunlearn.network.memory import BASE_BYTES, WORKER_BYTES, available_bytes
+from fedunlearn.network.stacked_training import group_size
+from fedunlearn.network.store import free_bytes, scratch_folder
 from fedunlearn.network.workers import default_workers
+from fedunlearn.simulation.twins import twins_at_once
 from fedunlearn.simulation.world import World, prepare
 from fedunlearn.topology import random_matching
 
-_BASE_BYTES = 600 << 20
-"""This process and its libraries."""
-_WORKER_BYTES = 250 << 20
-"""One worker process and its libraries."""
 _SECONDS_PER_MAC = 1 / 3.5e10
 """Training one multiply-accumulate on one core, backward pass included: measured on convolutions of 28 x 28 images."""
-_SECONDS_PER_STEP = 1e-3
-"""What a local step of one vertex, or of a group of vertices stepped together, takes however small the model is."""
+_SECONDS_PER_STEP, _SECONDS_PER_GROUP_STEP = 1e-3, 3e-4
+"""What a local step of one vertex, and of a group of vertices stepped together, takes however small the model is."""
 
 
 def memory_bytes(world: World, workers: int) -> int:
-    """Return an upper estimate of the memory of a run: rows of all populations alive at once, samples, processes.
+    """Return an upper estimate of the memory of a run: rows of all populations alive at once, samples, processes."""
+    return resident_bytes(world, workers) + stored_bytes(world, workers)
 
-    At the worst moment there are four populations: the network, the retrained twin, and the copies that figures and
-    distances need; and whatever the method keeps. Every piece of work leaves its partial sums, at most two subtrees of
-    each size.
+
+def resident_bytes(world: World, workers: int) -> int:
+    """Return what must be in memory: the processes, the data set, and what the public curvature takes."""
+    model = world.model
+    square = 8 * model.dim**2 * 3 if model.convex and world.public is not None and model.dim <= 6000 else 0
+    return BASE_BYTES + workers * WORKER_BYTES + world.dataset.inputs.nbytes + square
+
+
+def stored_bytes(world: World, workers: int) -> int:
+    """Return an upper estimate of what the hosts' stores hold, in shared memory or else on disk.
+
+    At the worst moment there are the network, its retrained twins, two copies that figures and distances need, and
+    whatever the method keeps. Every piece of work leaves its partial sums, at most two subtrees of each size.
     """
     nodes = world.graph.number_of_nodes()
     pieces = 6 * workers if workers > 1 else 1
     sums = 8 * len(world.start) * 2 * (nodes.bit_length() + 1) * pieces
     rows = len(world.start) * 4 * nodes
     training = world.experiment.training
-    populations = 4 + (1 if training.momentum else 0) * 2 + world.unlearner.copies_kept(training.rounds)
-    sample = 1
-    for side in world.features.output_shape:
-        sample *= side
+    twins = twins_at_once(world)
+    momenta = 1 + twins if training.momentum else 0
+    copies = 2 if world.requests else 0
+    populations = 1 + copies + twins + momenta + world.unlearner.copies_kept(training.rounds)
     width = 1 if world.features.kind == "raw" and world.dataset.inputs.dtype.itemsize == 1 else 4
-    samples = len(world.dataset.labels) * sample * width + world.dataset.inputs.nbytes
-    model = world.model
-    square = 8 * model.dim**2 * 3 if model.convex and world.public is not None and model.dim <= 6000 else 0
-    return _BASE_BYTES + workers * _WORKER_BYTES + populations * rows + sums + samples + square
+    samples = len(world.dataset.labels) * math.prod(world.features.output_shape) * width
+    return populations * rows + sums + samples
 
 
-def available_bytes() -> int:
-    """Return the memory that is free now, by the kernel's own estimate where there is one."""
-    meminfo = Path("/proc/meminfo")
-    if meminfo.is_file():
-        for line in meminfo.read_text().splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) * 1024
-    return 1 << 62
+def check_memory(world: World) -> str | None:
+    """Return the sentence that tells of rows on disk, or None where a run fits in memory.
 
-
-def check_memory(world: World) -> None:
-    """Raise UserError, with how much it needs, if a run would not fit in memory."""
+    Raises UserError, with how much it needs, if a run fits neither in memory nor, with its rows, on disk.
+    """
     runtime = world.experiment.runtime
-    needed = memory_bytes(world, default_workers() if runtime.workers is None else runtime.workers)
+    workers = default_workers() if runtime.workers is None else runtime.workers
+    resident, stored = resident_bytes(world, workers), stored_bytes(world, workers)
     budget = int(runtime.memory_gb * 2**30) if runtime.memory_gb is not None else available_bytes()
-    if needed > budget:
-        source = "runtime.memory_gb allows" if runtime.memory_gb is not None else "this machine has free"
+    if resident + stored <= budget:
+        return None
+    source = "runtime.memory_gb allows" if runtime.memory_gb is not None else "this machine has free"
+    needs = (
+        f"this run needs about {(resident + stored) / 2**30:.1f} GB of memory ({world.graph.number_of_nodes()} nodes x "
+        f"{len(world.start)} parameters), but {source} {budget / 2**30:.1f} GB"
+    )
+    if resident > budget:
+        raise UserError(f"{needs}, and {resident / 2**30:.1f} GB of it cannot go to disk; use a smaller data set")
+    scratch = scratch_folder(runtime.scratch)
+    free, away = free_bytes(scratch), resident + stored - budget
+    if away > free:
         raise UserError(
-            f"this run needs about {needed / 2**30:.1f} GB of memory ({world.graph.number_of_nodes()} nodes x "
-            f"{len(world.start)} parameters), but {source} {budget / 2**30:.1f} GB; use fewer nodes or a smaller model"
+            f"{needs}, and runtime.scratch = '{scratch}' has {free / 2**30:.1f} GB left; use fewer nodes, a smaller "
+            "model or a folder on a larger disk"
         )
+    return f"{needs}: about {away / 2**30:.1f} GB of rows may go to files in {scratch}, and the run takes longer"
 
 
 def estimate(experiment: Experiment) -> dict[str, Any]:
@@ -81,23 +92,24 @@ def estimate(experiment: Experiment) -> dict[str, Any]:
     """
     world, training = prepare(experiment, lambda phase, done, total: None), experiment.training
     workers = default_workers() if experiment.runtime.workers is None else experiment.runtime.workers
-    clients = world.dataset.clients(Role.TRAIN)
-    samples = sum(len(world.dataset.train_rows(int(c))) for c in clients)
-    largest = max(len(world.dataset.train_rows(int(c))) for c in clients)
+    counts = np.diff(world.dataset.all_train_rows()[1])
+    clients, samples, largest = len(counts), int(counts.sum()), int(counts.max())
     if training.local_steps is None:
         steps = training.rounds * training.local_epochs * -(-largest // training.batch)
         seen = training.rounds * training.local_epochs * samples
     else:
         steps = training.rounds * training.local_steps
-        seen = steps * len(clients) * training.batch
-    together = 1 if best_form(training.form, "cpu", world.model.takes_images) == "loop" else GROUP
-    overhead = steps * -(-len(clients) // together) * _SECONDS_PER_STEP
+        seen = steps * clients * training.batch
+    loop = best_form(training.form, "cpu", world.model.takes_images) == "loop"
+    together = 1 if loop else group_size(clients, world.model.dim)
+    overhead = steps * -(-clients // together) * (_SECONDS_PER_STEP if loop else _SECONDS_PER_GROUP_STEP)
     passes = 1 + len(world.requests)
     macs = multiply_accumulates(world)
     messages = training_messages(world)
     return {
         "memory_gb": memory_bytes(world, workers) / 2**30,
-        "nodes": len(clients),
+        "memory_note": check_memory(world),
+        "nodes": clients,
         "parameters": len(world.start),
         "training_samples": samples,
         "seconds": passes * (seen * macs * 3 * _SECONDS_PER_MAC + overhead) / max(1, workers),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -41,6 +42,7 @@ class Record:
         self.moved: NDArray[np.float64] | None = None
         self.graph: nx.Graph = nx.Graph()
         self.cache: dict[str, Any] = {"used": False, "hits": [], "purged": [], "kept": []}
+        self.together: dict[str, int] = {}
         self.summary: dict[str, Any] = {
             "name": experiment.name, "seed": experiment.seed, "versions": versions(), "models": {}, "requests": [],
         }  # fmt: skip
@@ -68,8 +70,11 @@ class Record:
             },
         }  # fmt: skip
 
-    def add_curve(self, phase: str, points: Sequence[Point]) -> None:
-        """Add a learning curve: round by round, the average model, and the spread over nodes."""
+    def add_training(self, phase: str, points: Sequence[Point], *, hit: bool, together: int) -> None:
+        """Add a training: where it came from, and its curve, round by round: the average model, the spread of nodes."""
+        if hit:
+            self.cache["hits"].append(phase)
+        self.together[phase] = together
         model = _MODEL_OF[phase.split()[0]]
         self.rows += [
             MetricRow(round_, phase, model, "test", scope, "accuracy", value)
@@ -115,15 +120,27 @@ class Record:
                 "details": outcome.details,
                 "influence": self._influence_entry(request),
                 "cost": asdict(cost),
-                "retrain_cost": {**asdict(retrain_cost), "cached": f"retrain {request.number}" in self.cache["hits"]},
+                "retrain_cost": {
+                    **asdict(retrain_cost), "cached": (phase := f"retrain {request.number}") in self.cache["hits"],
+                    "together": self.together[phase],
+                },
                 **distances,
             }
         )  # fmt: skip
+
+    def add_preparation(self, made: dict[str, Any] | None) -> None:
+        """Add what the method built from public data before training, and what that took."""
+        if made is not None:
+            self.summary["preparation"] = {**made, "break_even": None}
 
     def add_control(self, name: str, entry: dict[str, Any], cost: Cost, limit: float | None = None) -> None:
         """Add what the last request would have taken from another start, to its entry."""
         controls = self.summary["requests"][-1].setdefault("controls", {})
         controls[name] = {**asdict(cost), "test_accuracy": entry["test_accuracy"], "allowed_difference": limit}
+        made = self.summary.get("preparation")
+        if made is not None and made["without"] == name:
+            saved = cost.seconds - self.summary["requests"][-1]["cost"]["seconds"]
+            made["break_even"] = math.ceil(made["built_in"] / saved) if saved > 0 else None
 
     def _influence_entry(self, request: DeletionRequest) -> dict[str, Any] | None:
         found = self.influence
@@ -140,7 +157,10 @@ class Record:
         """Write summary, metrics, certificates, ledger and figures; return the summary and the finished folder."""
         totals = {key: ledger[key] for key in ("messages", "bytes", "by_kind")}
         cached = list(dict.fromkeys(phase.split()[0] for phase in self.cache["hits"]))
-        self.summary |= {"seconds": {**seconds, "cached": cached}, "cache": self.cache, "ledger": totals}
+        shared = list(dict.fromkeys(phase.split()[0] for phase, count in self.together.items() if count > 1))
+        self.summary |= {
+            "seconds": {**seconds, "cached": cached, "shared": shared}, "cache": self.cache, "ledger": totals,
+        }  # fmt: skip
         if self.directory is None:
             return check_summary(self.summary), None
         from fedunlearn.plots import draw_all

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,9 +16,11 @@ from fedunlearn.network import Network, Session, Transport
 from fedunlearn.privacy import Certificate, junk_start_limit
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.simulation.forecast import check_memory
+from fedunlearn.simulation.learning import metered, new_network, situation_of
 from fedunlearn.simulation.recording import Record
 from fedunlearn.simulation.stopwatch import Stopwatch
-from fedunlearn.simulation.training_cache import Point, TrainingCache
+from fedunlearn.simulation.training_cache import TrainingCache
+from fedunlearn.simulation.twins import Twins
 from fedunlearn.simulation.world import Progress, World, choose_device, prepare
 from fedunlearn.topology import remove_vertex
 from fedunlearn.unlearning.base import Cost, Outcome, Situation
@@ -46,7 +46,9 @@ def simulate(
         watch = Stopwatch()
         world = prepare(experiment, progress or (lambda phase, done, total: None))
         world.watch = watch
-        check_memory(world)
+        record.summary["memory"] = check_memory(world)
+        if record.summary["memory"] is not None:
+            world.progress("rows that do not fit in memory go to files on disk", 1, 1)
         device = choose_device(experiment.runtime.device)
         with Session(
             transport, world.dataset, world.model, world.features, seed=experiment.seed, data=experiment.data,
@@ -71,10 +73,12 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
     every = min(experiment.evaluation.every, max(1, training.rounds))
     cache = TrainingCache(world.dataset, evaluator, every=every, enabled=experiment.runtime.cache)
     record.cache["used"] = cache.enabled
+    twins = Twins(world, session, cache, record)
     situation = situation_of(world, record, release=0)
     with world.watch.phase("train"):
         unlearner.prepare(network, situation)
-        _learn(world, network, cache, record, "train", situation)
+        record.add_preparation(unlearner.preparation())
+        twins.learn_with(network, situation)
         trained = evaluator.keep(network) if world.requests else None  # what the figure of moves compares with
         last = unlearner.conclude(network, situation)
     deleted = np.unique(np.concatenate([np.zeros(0, np.int64), *(r.sample_ids for r in world.requests)]))
@@ -94,7 +98,7 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
             if secret:
                 record.cache["purged"] += cache.purge(request.sample_ids)
         with world.watch.phase("retrain"):
-            twin, twin_last, twin_cost = _retrain(world, session, network, cache, record, request)
+            twin, twin_last, twin_cost = twins.retrain(network, request)
         with world.watch.phase("evaluate"):
             after, ideal = (Snapshot(o.noise_free, None, n) for n, o in ((network, last), (twin, twin_last)))
             record.add_request(request, last, cost, twin_cost, evaluator.compare(before, after, ideal))
@@ -111,65 +115,6 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
             twin.drop()
     record.cache["kept"] = cache.holding(deleted)
     return network.ledger.summary()
-
-
-def new_network(world: World, session: Session, name: str, graph: nx.Graph, like: Network | None = None) -> Network:
-    """Create a population at the public start; a retrained twin lacks what ``like`` has deleted."""
-    return Network(
-        session, name, graph, world.experiment.topology.mixing, world.start,
-        deleted=None if like is None else like.deleted, alive=None if like is None else like.alive,
-        momentum=world.experiment.training.momentum > 0,
-    )  # fmt: skip
-
-
-def _learn(
-    world: World, network: Network, cache: TrainingCache, record: Record, phase: str, situation: Situation
-) -> None:
-    """Train a fresh population by the recipe, or take it from the cache; its learning curve goes into the record.
-
-    Seconds are those of the training, also where it was done by an earlier run, without those of drawing the curve.
-    """
-    watch, training = world.watch, world.experiment.training
-    cached = not world.unlearner.trains_itself
-    with watch.aside():
-        key = cache.key(network, world.start, training) if cached else None
-        found = cache.find(key) if key is not None else None
-        if found is not None:
-            found.apply(network)
-    if found is not None:
-        watch.charge(found.seconds)
-        record.add_curve(phase, found.points)
-        record.cache["hits"].append(phase)
-        world.progress(phase, training.rounds, training.rounds)
-        return
-    points: list[Point] = []
-
-    def draw(round_: int, net: Network) -> None:
-        with watch.aside("evaluate"):
-            points.append((round_, cache.evaluator.curve_point(net)))
-
-    began = watch.now()
-    run_recipe(world, network, situation, phase, every=cache.every, draw=draw)
-    seconds = watch.now() - began
-    if key is not None:
-        with watch.aside():
-            cache.keep(key, network, points, seconds)
-    record.add_curve(phase, points)
-
-
-def run_recipe(
-    world: World, network: Network, situation: Situation, phase: str, *, every: int = 1,
-    draw: Callable[[int, Network], None] | None = None,
-) -> None:  # fmt: skip
-    """Train a network by the recipe, telling the progress, and what ``draw`` wants to see, after ``every`` rounds."""
-    training = world.experiment.training
-
-    def look(round_: int, net: Network) -> None:
-        world.progress(phase, round_, training.rounds)
-        if draw is not None:
-            draw(round_, net)
-
-    world.unlearner.train(network, situation, every=every, watch=look)
 
 
 def answer_request(
@@ -192,22 +137,6 @@ def answer_request(
     world.progress(f"request {request.number}", 1, 1)
     network.phase, network.ledger.request = "train", None
     return result
-
-
-def _retrain(
-    world: World, session: Session, network: Network, cache: TrainingCache, record: Record, request: DeletionRequest
-) -> tuple[Network, Outcome, Cost]:
-    """Train a twin that never saw what the network has deleted so far, by the same recipe and the same ending."""
-    twin = new_network(world, session, "retrained", network.graph, network)
-
-    situation = situation_of(world, record, request.number, world_name="retrained")
-
-    def learn() -> Outcome:
-        _learn(world, twin, cache, record, f"retrain {request.number}", situation)
-        return world.unlearner.conclude(twin, situation)
-
-    outcome, cost = metered(twin, learn, world.watch)
-    return twin, outcome, cost
 
 
 def _run_controls(
@@ -238,41 +167,6 @@ def _run_junk_start(
     vector = _vector(twin, outcome)
     record.add_control("junk_start", evaluator.report(vector, deleted), cost, junk_start_limit(certificate))
     twin.wipe()
-
-
-def situation_of(
-    world: World, record: Record, release: int, previous: NDArray[np.float32] | None = None, world_name: str = "main"
-) -> Situation:
-    """Gather what a method is told. The twin's releases have noise of their own, and are not kept."""
-    experiment = world.experiment
-
-    def retrain(network: Network) -> None:
-        network.write(world.start)
-        run_recipe(world, network, situation, "retrain (fallback)", every=world.experiment.evaluation.every)
-
-    def persist(vector: NDArray[np.float32]) -> None:
-        if world_name == "main":
-            record.persist(release, vector)
-
-    situation = Situation(
-        training=experiment.training, privacy=experiment.privacy, start=world.start, seed=experiment.seed,
-        release=release, retrain=retrain, persist=persist, public=world.public, previous_release=previous,
-        world=world_name, hashes=record.hashes,
-    )  # fmt: skip
-    return situation
-
-
-def metered(network: Network, work: Callable[[], Outcome], watch: Stopwatch) -> tuple[Outcome, Cost]:
-    """Run a piece of work on a network and return its result with what it cost."""
-    began, clock, before = watch.now(), network.clock.counts(), _meter(network)
-    outcome = work()
-    gradients, hvps, messages, size = (a - b for a, b in zip(_meter(network), before))
-    return outcome, Cost(watch.now() - began, gradients, hvps, messages, size, network.clock.since(clock))
-
-
-def _meter(network: Network) -> list[int]:
-    totals = network.ledger.totals()
-    return [network.work["gradients"], network.work["hvps"], totals["messages"], totals["bytes"]]
 
 
 def _vector(network: Network, outcome: Outcome) -> NDArray[np.float32]:

@@ -37,7 +37,8 @@ FOLDER_LIMIT = 4 << 30
 """Largest folder, in bytes: what was stored first makes room."""
 _SOURCES = (
     "network", "models", "topology/graphs.py", "topology/matching.py", "topology/mixing.py", "randomness.py",
-    "evaluation/evaluator.py", "evaluation/programs.py", "evaluation/utility.py", "simulation/training_cache.py",
+    "evaluation/evaluator.py", "evaluation/forward.py", "evaluation/programs.py", "evaluation/utility.py",
+    "simulation/training_cache.py",
 )  # fmt: skip
 _FINGERPRINTS = "samples"
 
@@ -47,11 +48,15 @@ Point = tuple[int, dict[str, float]]
 
 @dataclass(frozen=True)
 class Trained:
-    """A training that was done: what the network held after it, its curve, what it cost, and its seconds then."""
+    """A training that was done: what the network held after it, its curve, what it cost, and its seconds then.
+
+    Where several networks were trained side by side (``together``), the seconds are this one's share.
+    """
 
     state: dict[str, NDArray[np.float32]]
     points: list[Point]
     seconds: float
+    together: int
     traffic: list[dict[str, Any]]
     work: dict[str, int]
     clock: dict[str, float]
@@ -95,7 +100,7 @@ class TrainingCache:
             "start": _sha256(start),
             "features": [features.kind, features.weights_sha256],
             "training": training.model_dump(mode="json"),
-            "seed": session.seed,
+            "seed": network.seed,
             "form": best_form(training.form, session.device, model.takes_images),
             "device": session.device,
             "curve": [self.every, self._test_sha256],
@@ -114,9 +119,11 @@ class TrainingCache:
             return None
         state = {name: rows for name, rows in entry.arrays.items() if name != _FINGERPRINTS}
         points = [(int(round_), dict(values)) for round_, values in entry.info["points"]]
-        return Trained(state, points, **{k: entry.info[k] for k in ("seconds", "traffic", "work", "clock")})
+        return Trained(state, points, **{k: entry.info[k] for k in ("seconds", "together", "traffic", "work", "clock")})
 
-    def keep(self, key: str, network: Network, points: Sequence[Point], seconds: float) -> None:
+    def keep(
+        self, key: str, network: Network, points: Sequence[Point], seconds: float, together: int = 1
+    ) -> None:  # fmt: skip
         """Store what a fresh population has become by its training, unless it is too large."""
         copies = 2 if network.has_momentum else 1
         if not self.enabled or copies * 4 * network.num_nodes * network.dim > ENTRY_LIMIT:
@@ -125,6 +132,7 @@ class TrainingCache:
         info = {
             "points": [[round_, list(values.items())] for round_, values in points],  # as a table they would be sorted
             "seconds": seconds,
+            "together": together,
             "traffic": [asdict(record) for record in network.ledger.traffic],
             "work": network.work,
             "clock": {name: getattr(network.clock, name) for name in ("samples", "waits", "bytes")},

@@ -57,7 +57,7 @@ def prepare(experiment: Experiment, progress: Progress) -> World:
     model = build_model(experiment.model, dataset.num_classes, features.output_shape)
     info = method(experiment.unlearning.method)
     unlearner = info.implementation(experiment.unlearning.settings)
-    counts = np.array([len(dataset.train_rows(int(c))) for c in dataset.clients(Role.TRAIN)])
+    counts = np.diff(dataset.all_train_rows()[1])
     plan = Plan(
         model, experiment.training, experiment.privacy, experiment.topology.mixing, experiment.topology.repair, counts,
         tuple(requests), features.kind, graph,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
+from numpy.typing import NDArray
 
 from fedunlearn.errors import UserError
 from fedunlearn.randomness import generator as random_generator
@@ -59,14 +60,19 @@ def connection_radius(s: Settings, n: int) -> float:
     return s.radius if s.radius is not None else 1.5 * math.sqrt(math.log(max(2, n)) / (math.pi * max(2, n)))
 
 
-def _lattice(n: int, periodic: bool) -> nx.Graph:
+def lattice_edges(n: int, periodic: bool) -> NDArray[np.int64]:
+    """Return the edges (E, 2) of the grid, or (periodic) the torus, of n vertices numbered row by row."""
     rows, columns = sides(n)
     index = np.arange(n).reshape(rows, columns)
     right, down = (np.roll(index, -1, 1), np.roll(index, -1, 0))
     pairs = [np.stack([index, right], -1), np.stack([index, down], -1)]
     if not periodic:
         pairs = [pairs[0][:, :-1], pairs[1][:-1]]
-    return graph_of(np.concatenate([p.reshape(-1, 2) for p in pairs]), n)
+    return np.concatenate([p.reshape(-1, 2) for p in pairs])
+
+
+def _lattice(n: int, periodic: bool) -> nx.Graph:
+    return graph_of(lattice_edges(n, periodic), n)
 
 
 def _hypercube(n: int) -> nx.Graph:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.spatial import cKDTree
 
 
 def bernoulli_positions(count: int, probability: float, rng: np.random.Generator) -> NDArray[np.int64]:
@@ -67,4 +66,6 @@ def equal_blocks(num_nodes: int, blocks: int) -> NDArray[np.int64]:
 
 def geometric_edges(points: NDArray[np.float64], radius: float) -> NDArray[np.int64]:
     """Return the pairs of points, (N, 2), that are at most ``radius`` apart."""
+    from scipy.spatial import cKDTree  # every run imports this module, few need that one
+
     return cKDTree(points).query_pairs(radius, output_type="ndarray").astype(np.int64)

@@ -13,6 +13,7 @@ from scipy.sparse.csgraph import connected_components
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, eigsh, splu
 
 from fedunlearn.randomness import uniforms
+from fedunlearn.topology.closed_form import eigenvalue_ends
 from fedunlearn.topology.graphs import all_alive
 from fedunlearn.topology.matching import expected_matching
 from fedunlearn.topology.mixing import DENSE_LIMIT, changes_every_round, mixing_matrix, needs_matrix
@@ -71,14 +72,20 @@ def spectrum(matrix: sparse.csr_array, alive: NDArray[np.bool_] | None = None, o
 def spectrum_of(graph: nx.Graph, rule: Mixing, alive: NDArray[np.bool_] | None = None, seed: int = 0) -> Spectrum:
     """Return the spectrum of a rule on a graph; no matrix is built for ``exact-average`` (rho = 0).
 
-    For ``random-matching`` it is that of E[W^T W], estimated from simulated rounds drawn with ``seed``.
+    Rings, lattices, hypercubes and some others have a formula (:mod:`fedunlearn.topology.closed_form`); other spectra
+    are computed as :func:`spectrum` does. For ``random-matching`` it is that of E[W^T W], estimated from simulated
+    rounds drawn with ``seed``.
     """
     count = int(all_alive(len(graph), alive).sum())
     if not needs_matrix(rule):
         return _spectrum(1.0, 0.0, count, "W", smallest=1.0 if count == 1 else 0.0)
     if changes_every_round(rule):
         return spectrum(expected_matching(graph, seed, alive), alive, of="E[W^T W]")
-    return spectrum(mixing_matrix(graph, rule, alive), alive)
+    matrix = mixing_matrix(graph, rule, alive)
+    ends = eigenvalue_ends(graph, matrix) if count == len(graph) else None
+    if ends is not None:
+        return _spectrum(ends[0], ends[1], count, "W", smallest=ends[1])
+    return spectrum(matrix, alive)
 
 
 def _spectrum(gap: float, other: float, count: int, of: str, smallest: float) -> Spectrum:

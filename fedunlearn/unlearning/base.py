@@ -53,7 +53,8 @@ class Situation:
     ``release`` numbers the releases of a world; ``world`` keeps the noise of a retrained twin apart from the network's.
     ``retrain`` runs the training recipe on a network from the public start; ``previous_release`` is what the network
     released last; ``hashes`` are those of the settings. ``persist`` stores a release before anybody receives it: the
-    noise of a state is never drawn twice, also when a run is killed and taken up again.
+    noise of a state is never drawn twice, also when a run is killed and taken up again. With ``cache`` what depends on
+    public data alone may be kept on disk for later runs.
     """
 
     training: TrainingSettings
@@ -67,6 +68,7 @@ class Situation:
     previous_release: NDArray[np.float32] | None = None
     world: str = "main"
     hashes: dict[str, str] = field(default_factory=dict)
+    cache: bool = False
 
 
 @dataclass(frozen=True)
@@ -134,6 +136,10 @@ class Unlearner:
 
     def prepare(self, network: Network, situation: Situation) -> None:
         """Build, once a run, what depends on public data only."""
+
+    def preparation(self) -> dict[str, Any] | None:
+        """Return what :meth:`prepare` built and what that took, as ``PreparationEntry`` of the summary, or None."""
+        return None
 
     def train(self, network: Network, situation: Situation, *, every: int = 1, watch: Watcher | None = None) -> None:
         """Run the training recipe on a network at the public start.

@@ -16,52 +16,89 @@ from fedunlearn.network import Network
 from fedunlearn.network.programs import block_positions
 
 _PROGRAMS = "fedunlearn.network.programs"
+_SEARCH_PROGRAMS = "fedunlearn.network.search_programs"
+_STEERED = 1e-7
+"""Smallest lambda for which products in float32 steer: below it their rounding errors would outweigh lambda."""
 Vector = NDArray[np.float64]
 
 
 @dataclass
 class NetworkObjective:
-    """Gradient and Hessian-vector products of a population's objective; every call is one tree all-reduce."""
+    """Gradient and Hessian-vector products of a population's objective; every call is one tree all-reduce.
+
+    With ``steering`` the products only steer a search, whose stopping rule looks at gradients: on a softmax head they
+    are then taken in float32, from the probabilities that the gradient at the same point left on the hosts.
+    """
 
     network: Network
     weighting: str
     l2: float
+    steering: bool = False
     gradients: int = field(default=0, init=False)
     hvps: int = field(default=0, init=False)
+    all_reduces: int = field(default=0, init=False)
+
+    @property
+    def _kept(self) -> dict[str, object] | None:
+        """What the programs of a search are told beside the rest; None where the model has none."""
+        session = self.network.session
+        plain = session.model.convex and self.network.dim == session.model.num_classes * session.model.input_shape[0]
+        plain = plain and session.features.kind != "raw" and session.device == "cpu"
+        usable = self.steering and plain and self.l2 >= _STEERED
+        return {"room": f"probabilities.{self.network.name}"} if usable else None
 
     def _weights(self) -> dict[str, object]:
         net = self.network
         filled = int((net.counts[net.alive] > 0).sum())  # a vertex without samples has no data term
         return {"weighting": self.weighting, "clients": filled, "total": net.total_samples}
 
-    def _compute(self) -> None:
+    def _charge(self, kind: str, items: int | None = None) -> None:
+        """Count one evaluation on every vertex and one all-reduce of ``items`` float64 numbers (by default d)."""
+        self.all_reduces += 1
         self.network.clock.compute(float(self.network.counts[self.network.alive].max()))
+        self.network.charge_all_reduce(kind, items=items)
 
     def gradient(self, x: Vector) -> Vector:
         """Return ``grad F(x)``, (d,) float64."""
+        return self._gradient(x, "gradient", 1, {})
+
+    def gradient_and_diagonal(self, x: Vector) -> tuple[Vector, Vector]:
+        """Return ``grad F(x)`` and the diagonal of ``Hess F(x)``, (d,) each.
+
+        One all-reduce of 2d numbers where the programs of a search can be used, else two all-reduces.
+        """
+        if self._kept is None:
+            return self.gradient(x), self.fisher_diagonal(x, "true")
+        both = self._gradient(x, "gradient and diagonal", 2, {"diagonal": True})
+        return both[: len(x)], both[len(x) :] + self.l2
+
+    def _gradient(self, x: Vector, kind: str, copies: int, more: dict[str, object]) -> Vector:
         self.gradients += 1
         self.network.work["gradients"] += 1
-        total = self.network.sum(f"{_PROGRAMS}:gradient", {"at": "at", **self._weights()}, {"at": x})
-        self._compute()
-        self.network.charge_all_reduce("gradient")
-        return total + self.l2 * x
+        kept = self._kept
+        program = f"{_PROGRAMS}:gradient" if kept is None else f"{_SEARCH_PROGRAMS}:gradient"
+        params = {"at": "at", **self._weights(), **(kept or {}), **more}
+        total = self.network.sum(program, params, {"at": x}, size=copies * len(x))
+        self._charge(kind, items=copies * len(x))
+        total[: len(x)] += self.l2 * x
+        return total
 
     def hvp(self, x: Vector, v: Vector) -> Vector:
         """Return ``Hess F(x) v``, (d,) float64."""
         self.hvps += 1
         self.network.work["hvps"] += 1
-        params = {"at": "at", "direction": "direction", **self._weights()}
-        total = self.network.sum(f"{_PROGRAMS}:hessian_vector", params, {"at": x, "direction": v})
-        self._compute()
-        self.network.charge_all_reduce("hessian-vector product")
+        kept = self._kept
+        program = f"{_PROGRAMS}:hessian_vector" if kept is None else f"{_SEARCH_PROGRAMS}:hessian_vector"
+        params = {"at": "at", "direction": "direction", **self._weights(), **(kept or {})}
+        total = self.network.sum(program, params, {"at": x, "direction": v})
+        self._charge("hessian-vector product")
         return total + self.l2 * v
 
     def fisher_diagonal(self, x: Vector, kind: str) -> Vector:
         """Return the diagonal of the Fisher matrix of the retained data plus ``lambda``, (d,) float64."""
         params = {"at": "at", "kind": kind, **self._weights()}
         total = self.network.sum(f"{_PROGRAMS}:fisher_diagonal", params, {"at": x})
-        self._compute()
-        self.network.charge_all_reduce("fisher diagonal")
+        self._charge("fisher diagonal")
         return total + self.l2
 
     def fisher(self, x: Vector, kind: str) -> NDArray[np.float64]:
@@ -86,6 +123,5 @@ class NetworkObjective:
         total = self.network.sum(
             f"{_PROGRAMS}:{program}", {"at": "at", **params, **self._weights()}, {"at": x}, size=size
         )
-        self._compute()
-        self.network.charge_all_reduce("fisher matrix", items=size)
+        self._charge("fisher matrix", items=size)
         return total

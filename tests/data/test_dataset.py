@@ -39,6 +39,15 @@ def test_rows_and_clients() -> None:
             data.train_rows(client)
 
 
+def test_all_training_rows_are_those_of_the_train_clients_in_order() -> None:
+    data = small()
+    rows, offsets = data.all_train_rows()
+    clients = data.clients(Role.TRAIN)
+    assert rows.tolist() == [0, 2, 3] and offsets.tolist() == [0, 2, 3]
+    for i, client in enumerate(clients):
+        assert rows[offsets[i] : offsets[i + 1]].tolist() == data.train_rows(int(client)).tolist()
+
+
 @pytest.mark.parametrize("field", ["inputs", "labels", "is_test", "roles"])
 def test_hash_sees_every_array(field: str) -> None:
     data = small()

@@ -7,6 +7,8 @@ import json
 import networkx as nx
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from fedunlearn.errors import UserError
 from fedunlearn.network import ledger as ledgers
@@ -42,6 +44,17 @@ def test_tree_traffic_adds_up_over_receivers():
     received = sum(len(h["senders"]) for n in graph for h in book.received_by(n))
     assert received == book.totals()["messages"] == 2 * 5
     assert book.tree_depth(0) == 1 and book.tree_depth(1) == 2
+
+
+@given(st.integers(2, 30), st.floats(0.05, 0.6), st.integers(0, 10**6))
+@settings(max_examples=40, deadline=None)
+def test_the_spanning_tree_is_breadth_first_in_the_order_of_ids(nodes, probability, seed):
+    graph = nx.gnp_random_graph(nodes, probability, seed=seed)
+    book = ledger_on(graph)
+    root = seed % nodes
+    expected = dict(nx.bfs_predecessors(graph, root, sort_neighbors=sorted))
+    assert list(book.parents(root).items()) == list(expected.items())
+    assert book.tree_depth(root) == max(nx.single_source_shortest_path_length(graph, root).values())
 
 
 def test_flood_reaches_everybody_alive_once():

@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from fedunlearn.errors import UserError
-from fedunlearn.models.model import channels_last
 from fedunlearn.network import Network, TrainingSettings, train
 from fedunlearn.network.schedule import local_batches
 from fedunlearn.network.training import local_steps
@@ -90,7 +89,7 @@ def test_one_node_is_plain_central_sgd_bit_for_bit():
     mine = dataset.train_rows(0)
     for round_ in range(3):
         for batch in local_batches(0, 0, mine, recipe, round_):
-            x = channels_last(torch.from_numpy(dataset.inputs[mine[batch]]).float().div(255).unsqueeze(3))
+            x = torch.from_numpy(dataset.inputs[mine[batch]]).float().div(255).unsqueeze(1)
             optimiser.zero_grad()
             output = module(x)
             F.cross_entropy(output, torch.from_numpy(dataset.labels[mine[batch]])).backward()

@@ -6,7 +6,14 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.network.schedule import epoch_order, learning_rate, local_batches, sampled_clients
+from fedunlearn.network.schedule import (
+    epoch_order,
+    learning_rate,
+    local_batches,
+    sampled_clients,
+    slot_batches,
+    stacked_batches,
+)
 from fedunlearn.network.settings import TrainingSettings
 
 
@@ -39,6 +46,33 @@ def test_epochs_and_clients_differ():
     ids = np.arange(50)
     orders = {tuple(epoch_order(s, c, ids, e)) for s in (0, 1) for c in (0, 1) for e in (0, 1)}
     assert len(orders) == 8
+
+
+@given(
+    st.lists(st.integers(0, 12), min_size=1, max_size=6), st.integers(1, 7), st.integers(0, 5), st.integers(1, 2),
+    st.none() | st.integers(1, 8), st.sampled_from(["compact", "holes"]), st.integers(0, 2**31),
+)  # fmt: skip
+def test_batches_of_many_clients_at_once_are_those_of_each(counts, batch, round_, epochs, steps, schedule, seed):
+    rng = np.random.default_rng(seed)
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    ids = np.sort(rng.permutation(500)[: offsets[-1]])
+    kept = rng.random(offsets[-1]) < 0.7
+    clients = rng.permutation(50)[: len(counts)]
+    training = TrainingSettings(batch=batch, local_epochs=epochs, local_steps=steps, schedule=schedule)
+    width = min(batch, max(1, *counts, 0))
+    found = stacked_batches(seed, clients, offsets, ids, kept, training, round_, width)
+    assert found.positions.shape == found.present.shape == (len(counts), max(found.steps), width)
+    for i, (client, low, high) in enumerate(zip(clients, offsets[:-1], offsets[1:])):
+        own = np.arange(low, high)
+        if schedule == "holes":
+            slots = slot_batches(seed, client, ids[own], kept[own], training, round_)
+            expected = [(own[b].tolist(), count) for b, count in slots]
+        else:
+            own = own[kept[own]]
+            expected = [(own[b].tolist(), len(b)) for b in local_batches(seed, client, ids[own], training, round_)]
+        got = [(p[m].tolist(), n) for p, m, n in zip(found.positions[i], found.present[i], found.slots[i])]
+        assert found.steps[i] == len(expected) and got[: len(expected)] == expected
+        assert all(not p and n == 0 for p, n in got[len(expected) :])
 
 
 def test_late_rounds_are_slower():

@@ -78,10 +78,32 @@ def test_controls_stand_below_retraining_with_their_accuracy():
     assert "newton from public head 1 min 53 s 1,836,123 5 min 22 s 4 2,044 –" in text
 
 
+def test_what_was_built_once_stands_apart_with_its_break_even():
+    summary = example_run.summary()
+    assert "once for all requests" not in printed(summary)
+    made = {"what": "public curvature", "seconds": 1.9, "built_in": 1.9, "cached": False, "without": "newton_diagonal"}
+    summary["preparation"] = {**made, "break_even": 3}
+    text = one_line(printed(summary))
+    assert "public curvature: built in 1.9 s, once for all requests; paid for after 3 requests" in text
+    assert "(beside 'newton diagonal')" in text
+    summary["preparation"] = {**made, "seconds": 0.11, "cached": True, "break_even": None}
+    text = one_line(printed(summary))
+    assert "public curvature: 0.11 s from the cache, built in 1.9 s, once for all requests" in text
+    assert "paid for" not in text
+
+
 def test_phases_from_the_cache_say_so():
     summary = example_run.summary()
     summary["seconds"]["cached"] = ["train"]
     assert "setup 2.3 s, train 7.9 s (cached), retrain 8.1 s," in one_line(printed(summary))
+
+
+def test_shares_of_a_joint_training_say_so():
+    summary = example_run.summary()
+    summary["seconds"]["shared"] = ["train", "retrain"]
+    summary["requests"][0]["retrain_cost"]["together"] = 4
+    text = one_line(printed(summary))
+    assert "train 7.9 s (a share), retrain 8.1 s (a share)," in text and "(share of 4 side by side)" in text
 
 
 def test_a_release_that_all_nodes_adopted_has_no_spread():

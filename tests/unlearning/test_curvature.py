@@ -55,7 +55,7 @@ def test_each_kind_is_the_inverse_of_the_matrix_it_names(world, kind):
     empirical = (each * central.w[:, None]).T @ each + LAM * np.eye(d)
     blocks = np.kron(np.eye(3), np.ones((d // 3, d // 3)))  # one block a class
     at_head = Central([(public.inputs.astype(np.float64), public.labels)], 3, "equal", LAM).hessian(public.head)
-    shift = np.trace(at_head - LAM * np.eye(d)) / len(public.labels)
+    shift = curvature.SHIFT * np.trace(at_head - LAM * np.eye(d)) / np.sqrt(len(public.labels))
     matrix = at_head + shift * np.eye(d)
     scale = np.clip(np.sqrt((np.diag(hessian) + shift) / np.diag(matrix)), 1 / 3, 3)
     named = {
@@ -68,7 +68,8 @@ def test_each_kind_is_the_inverse_of_the_matrix_it_names(world, kind):
         "none": np.eye(d),
     }
     inverse = dense(choose(kind, objective, x, public, None), d)
-    precision = 1e-4 if kind == "public" else 1e-10  # the public factor is kept in float32
+    # the public factor is kept in float32, and thinned: at these random points few pairs of classes weigh little
+    precision = 2e-2 if kind == "public" else 1e-10
     assert np.allclose(inverse @ named[kind], np.eye(d), rtol=0, atol=precision)
     assert np.linalg.eigvalsh((inverse + inverse.T) / 2).min() > 0
 
@@ -144,3 +145,23 @@ def test_full_matrices_are_refused_for_large_models(world, monkeypatch):
             choose(kind, objective, x, public, None)
     diagonal = choose("auto", objective, x, public, None)
     assert np.array_equal(diagonal(np.ones(15)), choose("fisher-diagonal", objective, x, public, None)(np.ones(15)))
+
+
+def test_a_factor_of_the_same_public_data_is_not_built_twice(world, monkeypatch):
+    objective, _, public = world
+    model = objective.network.session.model
+    first = public_curvature(model, public, LAM, cache=True)
+    assert not first.cached and first.seconds == first.built_in > 0
+    again = public_curvature(model, public, LAM, cache=True)
+    assert again.cached and again.built_in == first.built_in
+    assert np.array_equal(np.tril(again.factor), np.tril(first.factor)) and again.shift == first.shift
+    v = np.random.default_rng(0).normal(size=model.dim)
+    assert np.array_equal(again.solve(v), first.solve(v)) and np.array_equal(again.diagonal, first.diagonal)
+    other = dataclasses.replace(public, head=public.head + 1e-9)
+    relabelled = dataclasses.replace(public, labels=np.roll(public.labels, 1))
+    assert not public_curvature(model, other, LAM, cache=True).cached
+    assert not public_curvature(model, relabelled, LAM, cache=True).cached
+    assert not public_curvature(model, public, 2 * LAM, cache=True).cached
+    assert not public_curvature(model, public, LAM).cached  # as with runtime.cache = false
+    # a point that is not public is never looked for, and never kept
+    assert not public_curvature(model, public, LAM, at=public.head, cache=True).cached

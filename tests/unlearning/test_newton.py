@@ -345,6 +345,26 @@ def test_the_public_start_is_taken_when_it_is_better(monkeypatch):
     assert np.array_equal(starts[1], np.zeros_like(starts[1]))
 
 
+def test_the_public_start_is_not_asked_about_where_public_records_say_that_it_is_worse():
+    """One gradient and its diagonal at the release are one all-reduce; every other one is a step or a product."""
+    dataset = table_data()
+    model, mapping = model_for(dataset)
+    used = {}
+    for asked in (False, True):
+        with open_session(dataset, model, mapping) as session:
+            story = Story(session, "newton", RECIPE, public=public_records(mapping))
+            story.learn()
+            expected = story.unlearner._public_start
+            assert expected is not None
+            if asked:
+                story.unlearner._public_start = None
+            outcome = story.answer(request_for(dataset, **CLIENT))
+            used[asked] = outcome.details
+            assert outcome.details["all_reduces"] == outcome.details["gradients"] + outcome.details["hvps"]
+            assert outcome.certificate.valid
+    assert used[True]["gradients"] == used[False]["gradients"] + 1
+
+
 def leftovers(session, allowed=("theta", "inputs", "weights")):
     """Return the float arrays of all hosts that hold a finite number other than zero, apart from the allowed ones."""
     found = set()
@@ -388,7 +408,7 @@ def test_no_noise_free_vector_is_left_on_any_host(hosts, monkeypatch):
         monkeypatch.setattr(type(story.network), "wipe", lambda self: None)
         outcome = story.answer(request_for(dataset, 2, level="sample", client=0, count=1))
         assert holders(session, outcome.noise_free) == {"vector.at.npy"}
-        assert {"vector.at", "vector.direction", "partial.0"} <= leftovers(session)
+        assert {"vector.at", "vector.direction", "partial.0", "probabilities.main"} <= leftovers(session)
 
 
 def test_secret_noise_differs_from_run_to_run_and_hides_the_same_vector():
@@ -474,7 +494,7 @@ def test_controls_reach_the_same_tolerance_without_private_starts_and_leave_the_
         outcome = story.answer(request_for(dataset, **CLIENT))
         rows, releases = all_rows(story.network), len(story.persisted)
         controls = story.unlearner.controls(story.network, story.situation())
-        assert set(controls) == {"newton_from_initial_model", "newton_from_public_head"}
+        assert set(controls) == {"newton_from_initial_model", "newton_from_public_head", newton.DIAGONAL}
         for attempt in controls.values():
             found = attempt()
             assert found.release is None and found.certificate is None

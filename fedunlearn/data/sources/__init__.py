@@ -8,6 +8,7 @@ from typing import NamedTuple
 from fedunlearn.data.settings import DataSettings
 from fedunlearn.data.sources import archives, digits, femnist, folder, table, writers
 from fedunlearn.data.sources.base import SourceData
+from fedunlearn.data.sources.fill import fill
 from fedunlearn.errors import UserError
 
 __all__ = ["DEFAULT_FILES", "SOURCES", "SourceData", "SourceInfo", "load_source"]
@@ -62,4 +63,5 @@ def load_source(settings: DataSettings) -> SourceData:
         raise UserError(
             f"data.path = '{settings.path}' has no meaning with data.source = '{settings.source}'; leave it out"
         )
-    return _LOADERS[settings.source](settings)
+    source = _LOADERS[settings.source](settings)
+    return source if settings.fill_writers is None else fill(source, settings)

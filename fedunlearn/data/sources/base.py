@@ -23,7 +23,7 @@ class SourceData:
 
     ``inputs`` (n, ...) uint8 images or float32 rows; ``labels`` int64 (n,). ``owner`` int64 (n,) is the client of each
     sample by its place in ``client_names``, or None for a pooled source. ``is_test`` bool (n,) is the source's own
-    split, or None.
+    split, or None. ``generated`` clients, the last ones, were made up for lack of real ones.
     """
 
     inputs: NDArray[Any]
@@ -34,6 +34,7 @@ class SourceData:
     client_names: tuple[str, ...] = ()
     is_test: NDArray[np.bool_] | None = None
     synthetic: bool = False
+    generated: int = 0
 
 
 def default_path(file_name: str | None) -> Path | None:

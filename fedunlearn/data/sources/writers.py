@@ -25,76 +25,106 @@ _FINE = 4  # field pixels to an image pixel
 _FIELD = 192  # side of a distance field; the glyph fills the middle third to half, the margin is room for styles
 _STEPS = 4  # field distances are stored in quarters of a field pixel
 _VARIANTS = 4  # repetitions of a writer's hand, slightly different
+_TOGETHER = 1024  # images that are made together
 _JITTER = 3  # a sample is shifted by up to this many field pixels
 _STYLE = ("slant", "turn", "width", "height", "right", "down", "wave", "pace", "phase", "pen", "soft")
 
 
 def load_writers(settings: DataSettings) -> SourceData:
     """Generate ``settings.writers`` writers with ``settings.samples_per_writer`` images each; labels are uniform."""
-    images, labels = generate(settings.writers, settings.samples_per_writer, settings.seed)
+    if settings.samples_per_writer == "femnist":
+        from fedunlearn.data.sources.fill import femnist_sizes
+
+        sizes = femnist_sizes(settings.writers, settings.seed)
+    else:
+        sizes = np.full(settings.writers, settings.samples_per_writer, dtype=np.int64)
+    images, labels = generate(sizes, settings.seed, settings.glyphs)
     return SourceData(
         inputs=images,
         labels=labels,
-        class_names=tuple(f"glyph {c}" for c in range(NUM_CLASSES)),
+        class_names=tuple(f"glyph {c}" for c in range(settings.glyphs)),
         provenance=f"generated glyphs in a writer's style, synthetic (seed {settings.seed})",
-        owner=np.repeat(np.arange(settings.writers, dtype=np.int64), settings.samples_per_writer),
+        owner=np.repeat(np.arange(settings.writers, dtype=np.int64), sizes),
         client_names=tuple(f"synthetic writer {w}" for w in range(settings.writers)),
         synthetic=True,
     )
 
 
-def generate(writers: int, samples: int, seed: int) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    """Return images (writers * samples, 28, 28), ink bright, and labels 0..61, grouped by writer."""
-    fields = glyph_fields().reshape(-1)
-    images = np.empty((writers, samples, SIDE * SIDE), dtype=np.uint8)
-    labels = np.empty((writers, samples), dtype=np.int64)
-    numbers = np.arange(samples)
-    for w in range(writers):
-        u = uniforms(seed, "writers.sample", w, numbers[:, None], np.arange(4)[None, :])
-        labels[w] = (u[:, 0] * NUM_CLASSES).astype(np.int64)
+def generate(
+    sizes: NDArray[np.int64], seed: int, classes: int = NUM_CLASSES
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return images (n, 28, 28), ink bright, and labels (n,) below ``classes``; ``sizes`` are the writers' numbers."""
+    images = np.empty((int(sizes.sum()), SIDE, SIDE), dtype=np.uint8)
+    labels = np.empty(len(images), dtype=np.int64)
+    generate_into(images, labels, sizes, seed, classes)
+    return images, labels
+
+
+def generate_into(
+    images: NDArray[np.uint8],
+    labels: NDArray[np.int64],
+    sizes: NDArray[np.int64],
+    seed: int,
+    classes: int = NUM_CLASSES,
+) -> None:
+    """Write the images (n, 28, 28) and labels (n,) of writers with ``sizes`` images each, writer after writer."""
+    fields, flat = glyph_fields().reshape(-1), images.reshape(len(images), -1)
+    starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+    low = 0
+    while low < len(sizes):
+        high = max(low + 1, int(np.searchsorted(starts, starts[low] + _TOGETHER, side="right")) - 1)
+        hands = np.arange(low, high)
+        writer = np.repeat(hands, sizes[low:high])
+        number = np.arange(starts[low], starts[high]) - starts[writer]
+        u = uniforms(seed, "writers.sample", writer[:, None], number[:, None], np.arange(4)[None, :])
+        drawn = (u[:, 0] * classes).astype(np.int64)
         variant = (u[:, 1] * _VARIANTS).astype(np.int64)
         shift = np.floor((u[:, 2:] * 2 - 1) * (_JITTER + 0.5) + 0.5).astype(np.int32)
-        start = labels[w].astype(np.int32) * _FIELD**2 + shift[:, 0] * _FIELD + shift[:, 1]
-        style = _style(seed, w)
-        places = _grid(style, seed, w)[variant]
-        places += start[:, None]
-        np.take(_pen(style), np.take(fields, places), out=images[w])
-    return images.reshape(-1, SIDE, SIDE), labels.reshape(-1)
+        style = _styles(seed, hands)
+        places = _grids(style, seed, hands)[(writer - low) * _VARIANTS + variant]
+        places += (drawn.astype(np.int32) * _FIELD**2 + shift[:, 0] * _FIELD + shift[:, 1])[:, None]
+        distances = np.take(fields, places)
+        labels[starts[low] : starts[high]] = drawn
+        for pen, first, last in zip(_pens(style), starts[low:high].tolist(), starts[low + 1 : high + 1].tolist()):
+            np.take(pen, distances[first - starts[low] : last - starts[low]], out=flat[first:last])
+        low = high
 
 
-def _style(seed: int, writer: int) -> dict[str, float]:
-    """Return the writer's style, every entry uniform in [-1, 1)."""
-    u = uniforms(seed, "writers.style", writer, np.arange(len(_STYLE))) * 2 - 1
-    return dict(zip(_STYLE, u.tolist()))
+def _styles(seed: int, writers: NDArray[np.int64]) -> dict[str, NDArray[np.float64]]:
+    """Return the styles of the writers (w,), every entry (w,) uniform in [-1, 1)."""
+    u = uniforms(seed, "writers.style", writers[:, None], np.arange(len(_STYLE))[None, :]) * 2 - 1
+    return dict(zip(_STYLE, u.T))
 
 
-def _grid(style: dict[str, float], seed: int, writer: int) -> NDArray[np.int32]:
-    """Return where in a flat field each image pixel looks, (variants, 784), after the writer's bend and scale."""
-    hand = uniforms(seed, "writers.hand", writer, np.arange(_VARIANTS)[:, None], np.arange(3)[None, :]) * 2 - 1
-    turn = 0.22 * style["turn"] + 0.08 * hand[:, 0]
-    slant = 0.45 * style["slant"] + 0.08 * hand[:, 1]
-    size = 1.0 + 0.05 * hand[:, 2]
+def _grids(style: dict[str, NDArray[np.float64]], seed: int, writers: NDArray[np.int64]) -> NDArray[np.int32]:
+    """Return where in a flat field each image pixel looks, (w * variants, 784), after the writers' bend and scale."""
+    numbers = np.arange(_VARIANTS)[None, :, None], np.arange(3)[None, None, :]
+    hand = uniforms(seed, "writers.hand", writers[:, None, None], *numbers) * 2 - 1
+    own = {name: values[:, None, None, None] for name, values in style.items()}
+    turn = 0.22 * own["turn"] + 0.08 * hand[:, :, 0, None, None]
+    slant = 0.45 * own["slant"] + 0.08 * hand[:, :, 1, None, None]
+    size = 1.0 + 0.05 * hand[:, :, 2, None, None]
     axis = np.arange(SIDE) - (SIDE - 1) / 2
-    y = (axis[:, None] - 2 * style["down"])[None]
-    x = (axis[None, :] - 2 * style["right"])[None]
-    cos, sin = np.cos(turn)[:, None, None], np.sin(turn)[:, None, None]
+    y = axis[:, None] - 2 * own["down"]
+    x = axis[None, :] - 2 * own["right"]
+    cos, sin = np.cos(turn), np.sin(turn)
     # The inverse map, from the image to the field: turn back, unslant, unscale, then wave.
     across, along = cos * x + sin * y, cos * y - sin * x
-    across = (across + slant[:, None, None] * along) / (size * (1.0 + 0.2 * style["width"]))[:, None, None]
-    along = along / (size * (1.0 + 0.2 * style["height"]))[:, None, None]
-    pace, phase = 0.25 + 0.1 * style["pace"], np.pi * style["phase"]
-    across = across + 1.2 * style["wave"] * np.sin(pace * along + phase)
+    across = (across + slant * along) / (size * (1.0 + 0.2 * own["width"]))
+    along = along / (size * (1.0 + 0.2 * own["height"]))
+    pace, phase = 0.25 + 0.1 * own["pace"], np.pi * own["phase"]
+    across = across + 1.2 * own["wave"] * np.sin(pace * along + phase)
     margin = _JITTER + 1
     middle = (_FIELD - 1) / 2
     rows = np.clip(np.rint(along * _FINE + middle), margin, _FIELD - 1 - margin).astype(np.int32)
     columns = np.clip(np.rint(across * _FINE + middle), margin, _FIELD - 1 - margin).astype(np.int32)
-    return (rows * _FIELD + columns).reshape(_VARIANTS, -1)
+    return (rows * _FIELD + columns).reshape(len(writers) * _VARIANTS, -1)
 
 
-def _pen(style: dict[str, float]) -> NDArray[np.uint8]:
-    """Return the ink (256,) that the writer's pen leaves at each stored distance from the stroke."""
-    distance = np.arange(256) / (_STEPS * _FINE)
-    width, soft = 1.15 + 0.55 * style["pen"], 0.9 + 0.35 * style["soft"]
+def _pens(style: dict[str, NDArray[np.float64]]) -> NDArray[np.uint8]:
+    """Return the ink (w, 256) that the writers' pens leave at each stored distance from the stroke."""
+    distance = np.arange(256)[None, :] / (_STEPS * _FINE)
+    width, soft = 1.15 + 0.55 * style["pen"][:, None], 0.9 + 0.35 * style["soft"][:, None]
     return np.rint(255 * np.clip((width - distance) / soft + 0.5, 0, 1)).astype(np.uint8)
 
 

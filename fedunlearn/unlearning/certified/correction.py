@@ -36,10 +36,10 @@ class OwnData:
         """Nothing is sent."""
 
 
-def deviation(block: Block, population: str, node: int, *, at: str) -> list[float]:
-    """Return how far a vertex's row is from the broadcast vector ``at``, in float64."""
-    row = block.row(population, node).double()
-    return [float((row - block.vector(at)).norm())]
+def deviation(block: Block, population: str, nodes: list[int], *, at: str) -> list[float]:
+    """Return how far the row of each vertex is from the broadcast vector ``at``, in float64."""
+    vector = block.vector(at)
+    return [float((block.row(population, node).double() - vector).norm()) for node in nodes]
 
 
 def gradient_from_forget_set(

@@ -15,22 +15,30 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from fedunlearn.errors import UserError
+from fedunlearn.models import Model, gradient_sum
+from fedunlearn.models.extractor import one_thread
 from fedunlearn.network import Network, TrainingSettings
 from fedunlearn.privacy import Calibration, PrivacySettings
 from fedunlearn.requests import DeletionRequest
-from fedunlearn.unlearning.base import Outcome, Plan, Situation, Unlearner
+from fedunlearn.unlearning.base import Outcome, Plan, PublicKnowledge, Situation, Unlearner
 from fedunlearn.unlearning.certified import stopping_pair, tolerance_release
 from fedunlearn.unlearning.certified.newton_paper import SingleCorrection
 from fedunlearn.unlearning.certified.newton_settings import NewtonSettings
-from fedunlearn.unlearning.curvature import FULL_LIMIT, PublicCurvature, choose, public_curvature
+from fedunlearn.unlearning.curvature import FULL_LIMIT, Curvature, PublicCurvature, choose, public_curvature
 from fedunlearn.unlearning.games import Game, gaussian_game
 from fedunlearn.unlearning.objective import NetworkObjective
 from fedunlearn.unlearning.optimise import Preconditioner, Solution, Stop, Vector, accelerated_gradient, newton_cg
 from fedunlearn.unlearning.registry import MethodInfo
+
+DIAGONAL = "newton_with_diagonal"
+"""The control that answers from the last release without public curvature."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class _Search:
             "safeguard_steps" if self.safeguarded else "newton_steps": self.solution.steps,
             "gradients": self.objective.gradients,
             "hvps": self.objective.hvps,
+            "all_reduces": self.objective.all_reduces,
         }
 
 
@@ -56,6 +65,7 @@ class Newton(Unlearner):
     def __init__(self, settings: NewtonSettings) -> None:
         self.settings = settings
         self._public: PublicCurvature | None = None
+        self._public_start: float | None = None
         self._single = None if settings.mode == "provable" else SingleCorrection(settings)
 
     def check(self, plan: Plan) -> None:
@@ -84,7 +94,21 @@ class Newton(Unlearner):
         if settings.curvature_at == "public-head" and settings.curvature in ("auto", "public") and have_public:
             assert situation.public is not None
             if settings.curvature == "public" or model.dim <= FULL_LIMIT:
-                self._public = public_curvature(model, situation.public, situation.training.l2)
+                l2 = situation.training.l2
+                self._public = public_curvature(model, situation.public, l2, cache=situation.cache)
+        if have_public:
+            assert situation.public is not None
+            self._public_start = _public_norm(model, situation.public, situation.training.l2, situation.start)
+
+    def preparation(self) -> dict[str, Any] | None:
+        """Return what the public curvature took, if it was built before training."""
+        found = self._public
+        if found is None:
+            return None
+        return {
+            "what": "public curvature", "seconds": found.seconds, "built_in": found.built_in, "cached": found.cached,
+            "without": DIAGONAL,
+        }  # fmt: skip
 
     def conclude(self, network: Network, situation: Situation) -> Outcome:
         """Polish the mean of the nodes' models to the tolerance, release it with noise, overwrite every row by it."""
@@ -118,18 +142,26 @@ class Newton(Unlearner):
         return self._outcome(network, situation, search, request, start, fell_back=True)
 
     def controls(self, network: Network, situation: Situation) -> dict[str, Callable[[], Outcome]]:
-        """Reach the same tolerance from the initial model, and from the public head: no private start, no training."""
+        """Reach the same tolerance in other ways, for comparison.
+
+        From the initial model and from the public head: no private start, no training. And from the last release with
+        the diagonal as preconditioner: what the public curvature saves.
+        """
         if self._single is not None:
             return {}
-        starts = {"newton_from_initial_model": situation.start.astype(np.float64)}
+        ways: dict[str, tuple[Vector, Curvature | None]] = {
+            "newton_from_initial_model": (situation.start.astype(np.float64), None)
+        }
         if situation.public is not None and situation.public.head is not None:
-            starts["newton_from_public_head"] = situation.public.head
+            ways["newton_from_public_head"] = (situation.public.head, None)
+        if self._public is not None and situation.previous_release is not None:
+            ways[DIAGONAL] = (situation.previous_release.astype(np.float64), "fisher-diagonal")
 
-        def attempt(start: Vector) -> Outcome:
-            search = self._search(network, situation, [start], safeguard=False)
+        def attempt(start: Vector, curvature: Curvature | None) -> Outcome:
+            search = self._search(network, situation, [start], safeguard=False, curvature=curvature)
             return Outcome(noise_free=search.solution.x if search.solution.met else None, details=search.details())
 
-        return {name: partial(attempt, start) for name, start in starts.items()}
+        return {name: partial(attempt, *way) for name, way in ways.items()}
 
     def junk_start(self, network: Network, situation: Situation) -> Callable[[], Outcome] | None:
         """Return the same answer from a public start, in paper mode on a model that is not convex (T6)."""
@@ -162,20 +194,34 @@ class Newton(Unlearner):
         assert constants is not None, "check() refuses settings without a certificate"
         return constants
 
-    def _search(self, network: Network, situation: Situation, starts: list[Vector], *, safeguard: bool) -> _Search:
+    def _search(
+        self, network: Network, situation: Situation, starts: list[Vector], *, safeguard: bool,
+        curvature: Curvature | None = None,
+    ) -> _Search:  # fmt: skip
         """Run Newton-CG from the start with the smallest retained gradient (T5.3: a function of release and D').
 
-        With ``safeguard`` a failed search goes on by accelerated gradient, whose number of steps is proved: the learner
-        always stops, in both worlds.
+        The first all-reduce brings the gradient at the first start and, where the preconditioner is matched with it,
+        the diagonal of the Hessian there. The second start is not asked about where it is known to be worse
+        (:meth:`_hopeless`). With ``safeguard`` a failed search goes on by accelerated gradient, whose number of steps
+        is proved: the learner always stops, in both worlds.
         """
         training = situation.training
         stop = tolerance_release.stopping_rule(network, training.l2, self._calibration(situation).tau)
-        objective = NetworkObjective(network, training.weighting, training.l2)
-        gradients = [objective.gradient(s) for s in starts]
-        best = int(np.argmin([np.linalg.norm(g) for g in gradients]))
+        objective = NetworkObjective(network, training.weighting, training.l2, steering=True)
+        kind = self.settings.curvature if curvature is None else curvature
+        start, diagonal = starts[0], None
+        if kind in ("auto", "public", "fisher-diagonal"):
+            gradient, diagonal = objective.gradient_and_diagonal(start)
+        else:
+            gradient = objective.gradient(start)
+        for other in starts[1:]:
+            if not self._hopeless(gradient):
+                there = objective.gradient(other)
+                if np.linalg.norm(there) < np.linalg.norm(gradient):
+                    start, gradient, diagonal = other, there, None
         solution = newton_cg(
-            objective, starts[best], stop, precondition=self._preconditioner(objective, starts[best], situation),
-            max_steps=self.settings.max_steps, max_products=self.settings.max_products, gradient=gradients[best],
+            objective, start, stop, precondition=self._preconditioner(objective, start, situation, kind, diagonal),
+            max_steps=self.settings.max_steps, max_products=self.settings.max_products, gradient=gradient,
         )  # fmt: skip
         safeguarded = safeguard and not solution.met and tolerance_release.bounded(network)
         if safeguarded:
@@ -183,13 +229,24 @@ class Newton(Unlearner):
             solution = accelerated_gradient(objective, solution.x, stop, 0.5 + training.l2, training.l2)
         return _Search(objective, solution, stop, safeguarded)
 
-    def _preconditioner(self, objective: NetworkObjective, at: Vector, situation: Situation) -> Preconditioner:
+    def _hopeless(self, gradient: Vector) -> bool:
+        """Return whether the public start is not worth an all-reduce, given the gradient at the last release.
+
+        Public records say what gradient to expect at the public start; where the release's is at most half of it,
+        the release is taken. A function of release, retained data and public knowledge, as T5.3 asks.
+        """
+        return self._public_start is not None and float(np.linalg.norm(gradient)) <= 0.5 * self._public_start
+
+    def _preconditioner(
+        self, objective: NetworkObjective, at: Vector, situation: Situation, kind: Curvature, diagonal: Vector | None
+    ) -> Preconditioner:
         model, public = objective.network.session.model, situation.public
-        at_release = self.settings.curvature_at == "release" and self.settings.curvature in ("auto", "public")
+        at_release = self.settings.curvature_at == "release" and kind in ("auto", "public")
         if at_release and public is not None and model.dim <= FULL_LIMIT:
             point = at if situation.previous_release is None else situation.previous_release.astype(np.float64)
-            return choose("public", objective, at, public, public_curvature(model, public, objective.l2, point))
-        return choose(self.settings.curvature, objective, at, public, self._public)
+            built = public_curvature(model, public, objective.l2, point)
+            return choose("public", objective, at, public, built, diagonal)
+        return choose(kind, objective, at, public, self._public, diagonal)
 
     def _outcome(
         self, network: Network, situation: Situation, search: _Search, request: DeletionRequest | None,
@@ -208,6 +265,14 @@ class Newton(Unlearner):
             noise_free=solution.x, release=released, certificate=certificate, certificate_reason=reason,
             fell_back_to_retraining=fell_back, details=search.details(),
         )  # fmt: skip
+
+
+def _public_norm(model: Model, public: PublicKnowledge, l2: float, start: NDArray[np.float32]) -> float:
+    """Return the gradient norm of the public mean loss, L2 term included, at the public start."""
+    theta = torch.from_numpy(start.astype(np.float64))
+    x, y = model.prepare(public.inputs).to(torch.float64), torch.from_numpy(public.labels)
+    with one_thread():
+        return float((gradient_sum(model, theta, x, y) / len(y) + l2 * theta).norm())
 
 
 METHOD = MethodInfo(

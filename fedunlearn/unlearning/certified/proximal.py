@@ -67,7 +67,8 @@ def round_gradient(
     """Return a vertex's gradient of one step at the broadcast vector ``at``, as training takes it: (d,) float64."""
     settings = TrainingSettings(**training)
     everything, kept = block.slots(population, node)
-    ((present, slots),) = slot_batches(block.seed, node, block.sample_ids(everything), kept, settings, round_)
+    seed, ids = block.seed_of(population), block.sample_ids(everything)
+    ((present, slots),) = slot_batches(seed, node, ids, kept, settings, round_)
     if not len(present):
         return np.zeros(block.model.dim)
     x, y = block.batch(everything[present])

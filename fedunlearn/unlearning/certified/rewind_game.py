@@ -98,6 +98,6 @@ def _mixing(network: Network) -> Callable[[Vector, int], Vector]:
     if network.mixing == "exact-average":
         return lambda rows, round_: np.tile(rows.mean(0), (len(rows), 1))
     if network.mixing == "random-matching":
-        return lambda rows, r: random_matching(network.graph, network.session.seed, r, network.alive) @ rows
+        return lambda rows, r: random_matching(network.graph, network.seed, r, network.alive) @ rows
     weights = mixing_matrix(network.graph, network.mixing, network.alive)
     return lambda rows, round_: weights @ rows

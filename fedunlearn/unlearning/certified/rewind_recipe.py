@@ -152,7 +152,7 @@ def deleted_shares(network: Network, training: TrainingSettings, gone: NDArray[n
             table[node] = (~kept).sum() / len(ids)
             continue
         for round_ in range(training.rounds):
-            batches = slot_batches(network.session.seed, node, ids, kept, training, round_)
+            batches = slot_batches(network.seed, node, ids, kept, training, round_)
             now = slice(round_ * local, (round_ + 1) * local)
             table[node, now] = [(slots - len(present)) / slots for present, slots in batches]
     return table

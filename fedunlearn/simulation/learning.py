@@ -1,0 +1,171 @@
+"""How the populations of a run learn: by the recipe or from the cache, one alone or several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import networkx as nx
+import numpy as np
+from numpy.typing import NDArray
+
+from fedunlearn.network import Network, Session, train_together
+from fedunlearn.simulation.recording import Record
+from fedunlearn.simulation.stopwatch import Stopwatch
+from fedunlearn.simulation.training_cache import Point, TrainingCache
+from fedunlearn.simulation.world import World
+from fedunlearn.unlearning.base import Cost, Outcome, Situation
+
+
+@dataclass
+class Lesson:
+    """The training of one fresh population, from the cache (``hit``) or done here.
+
+    ``seconds`` are those of the training without drawing its curve; where ``together`` populations were trained side
+    by side, this one's share by the number of its samples.
+    """
+
+    network: Network
+    phase: str
+    key: str | None
+    hit: bool = False
+    points: list[Point] = field(default_factory=list)
+    seconds: float = 0.0
+    together: int = 1
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a network's meters showed at one moment: work, traffic and simulated time."""
+
+    work: tuple[int, int, int, int]
+    clock: tuple[float, int, int]
+
+    @classmethod
+    def of(cls, network: Network) -> Reading:
+        """Read the meters of a network."""
+        totals = network.ledger.totals()
+        work = (network.work["gradients"], network.work["hvps"], totals["messages"], totals["bytes"])
+        return cls(work, network.clock.counts())
+
+
+def new_network(
+    world: World, session: Session, name: str, graph: nx.Graph, *, deleted: NDArray[np.int64] | None = None,
+    alive: NDArray[np.bool_] | None = None,
+) -> Network:  # fmt: skip
+    """Create a population at the public start; a retrained twin lacks what is ``deleted``, and who is not ``alive``."""
+    return Network(
+        session, name, graph, world.experiment.topology.mixing, world.start, deleted=deleted, alive=alive,
+        momentum=world.experiment.training.momentum > 0,
+    )  # fmt: skip
+
+
+def learn(
+    world: World, cache: TrainingCache, fresh: Sequence[tuple[Network, str]], situation: Situation
+) -> list[Lesson]:
+    """Train fresh populations (each with the name of its phase) side by side, or take them from the cache.
+
+    Nothing is charged or written down before :func:`attend` is called for the population.
+    """
+    watch, cached = world.watch, not world.unlearner.trains_itself
+    lessons = []
+    with watch.aside():
+        for network, phase in fresh:
+            lesson = Lesson(
+                network, phase, cache.key(network, world.start, world.experiment.training) if cached else None
+            )
+            found = cache.find(lesson.key) if lesson.key is not None else None
+            if found is not None:
+                found.apply(network)
+                lesson.hit, lesson.points = True, found.points
+                lesson.seconds, lesson.together = found.seconds, found.together
+            lessons.append(lesson)
+    absent = [lesson for lesson in lessons if not lesson.hit]
+    if not absent:
+        return lessons
+    began = watch.now()
+    _train(world, cache, absent, situation)
+    spent = watch.now() - began
+    watch.charge(-spent)
+    samples = [lesson.network.total_samples for lesson in absent]
+    with watch.aside():
+        for lesson, count in zip(absent, samples):
+            lesson.seconds, lesson.together = spent * count / sum(samples), len(absent)
+            if lesson.key is not None:
+                cache.keep(lesson.key, lesson.network, lesson.points, lesson.seconds, lesson.together)
+    return lessons
+
+
+def attend(world: World, record: Record, lesson: Lesson) -> None:
+    """Charge the running phase for a training, and write down its learning curve and where it came from."""
+    world.watch.charge(lesson.seconds)
+    record.add_training(lesson.phase, lesson.points, hit=lesson.hit, together=lesson.together)
+    rounds = world.experiment.training.rounds
+    world.progress(lesson.phase, rounds, rounds)
+
+
+def _train(world: World, cache: TrainingCache, lessons: list[Lesson], situation: Situation) -> None:
+    """Train the populations of these lessons; the progress is told under the name of the first."""
+    training, lesson_of = world.experiment.training, {lesson.network.name: lesson for lesson in lessons}
+
+    def draw(round_: int, network: Network) -> None:
+        with world.watch.aside("evaluate"):
+            lesson_of[network.name].points.append((round_, cache.evaluator.curve_point(network)))
+
+    if len(lessons) == 1:
+        run_recipe(world, lessons[0].network, situation, lessons[0].phase, every=cache.every, draw=draw)
+        return
+
+    def look(round_: int, network: Network) -> None:
+        if network is lessons[0].network:
+            world.progress(lessons[0].phase, round_, training.rounds)
+        draw(round_, network)
+
+    train_together([lesson.network for lesson in lessons], training, every=cache.every, watch=look)
+
+
+def run_recipe(
+    world: World, network: Network, situation: Situation, phase: str, *, every: int = 1,
+    draw: Callable[[int, Network], None] | None = None,
+) -> None:  # fmt: skip
+    """Train a network by the recipe, telling the progress, and what ``draw`` wants to see, after ``every`` rounds."""
+    training = world.experiment.training
+
+    def look(round_: int, net: Network) -> None:
+        world.progress(phase, round_, training.rounds)
+        if draw is not None:
+            draw(round_, net)
+
+    world.unlearner.train(network, situation, every=every, watch=look)
+
+
+def situation_of(
+    world: World, record: Record, release: int, previous: NDArray[np.float32] | None = None, world_name: str = "main"
+) -> Situation:
+    """Gather what a method is told. The twin's releases have noise of their own, and are not kept."""
+    experiment = world.experiment
+
+    def retrain(network: Network) -> None:
+        network.write(world.start)
+        run_recipe(world, network, situation, "retrain (fallback)", every=world.experiment.evaluation.every)
+
+    def persist(vector: NDArray[np.float32]) -> None:
+        if world_name == "main":
+            record.persist(release, vector)
+
+    situation = Situation(
+        training=experiment.training, privacy=experiment.privacy, start=world.start, seed=experiment.seed,
+        release=release, retrain=retrain, persist=persist, public=world.public, previous_release=previous,
+        world=world_name, hashes=record.hashes, cache=experiment.runtime.cache,
+    )  # fmt: skip
+    return situation
+
+
+def metered(
+    network: Network, work: Callable[[], Outcome], watch: Stopwatch, since: Reading | None = None
+) -> tuple[Outcome, Cost]:
+    """Run a piece of work on a network and return its result with what it cost; meters count from ``since``."""
+    before, began = since or Reading.of(network), watch.now()
+    outcome = work()
+    gradients, hvps, messages, size = (a - b for a, b in zip(Reading.of(network).work, before.work))
+    return outcome, Cost(watch.now() - began, gradients, hvps, messages, size, network.clock.since(before.clock))

@@ -1,0 +1,99 @@
+"""The pool of worker processes: how work is cut, workers started ahead of their host, and faults told."""
+
+from __future__ import annotations
+
+import heapq
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fedunlearn.errors import UserError
+from fedunlearn.network import workers as pool
+from fedunlearn.network.workers import Workers, started_early
+from tests.worlds import image_data, model_for, open_session
+
+
+def cutter(count: int) -> Workers:
+    """Return a pool that counts as ``count`` workers, to be asked how it cuts work; it has no processes."""
+    found = Workers(0)
+    found.count = count
+    return found
+
+
+@given(count=st.integers(0, 40), pieces=st.integers(1, 300))
+def test_shares_cover_everything_and_get_smaller(count, pieces):
+    edges = cutter(count).shares(pieces)
+    sizes = np.diff(edges)
+    assert len(sizes) == pieces and edges[0] == 0.0 and edges[-1] == 1.0
+    assert (sizes > 0).all() and (np.diff(sizes) < 1e-12).all()
+    assert sizes.max() <= 2.0 / pieces + 1e-12
+    if pieces <= count:
+        assert np.allclose(sizes, 1.0 / pieces)
+
+
+@pytest.mark.parametrize(("count", "nodes"), [(2, 32), (3, 100), (8, 400)])
+def test_workers_end_within_the_work_of_one_vertex(count, nodes):
+    edges = np.ceil(cutter(count).shares(6 * count) * nodes - 1e-9)
+    ends = [0.0] * count
+    for size in np.diff(edges):  # each piece to the worker that is free first
+        heapq.heapreplace(ends, ends[0] + size)
+    assert sum(ends) == nodes
+    assert max(ends) <= nodes / count + 1
+
+
+def test_workers_can_be_started_before_torch_is_imported():
+    code = "import sys, fedunlearn.network.workers, fedunlearn.flower.local; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+class Sleeper(subprocess.Popen):
+    """A process that waits for its standard input to close, as a worker without commands does."""
+
+    def __init__(self) -> None:
+        super().__init__(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+def test_hosts_take_over_the_workers_that_were_started_early(monkeypatch):
+    made: list[Sleeper] = []
+    monkeypatch.setattr(pool, "_start", lambda: made.append(Sleeper()) or made[-1])
+    with started_early(2):
+        first = Workers(1)
+        assert first._processes == made[:1]
+        second = Workers(2)
+        assert second._processes == made[1:3]  # one from those that were waiting, one new
+        late = made[1]
+        second.close()
+        assert late.returncode == 0
+        third = Workers(0)
+        assert third._processes == []
+    assert first._processes[0].poll() is None  # leaving ends only those that no host took
+    first.close()
+    assert made[0].returncode == 0
+
+
+def test_workers_that_no_host_took_are_ended(monkeypatch):
+    made: list[Sleeper] = []
+    monkeypatch.setattr(pool, "_start", lambda: made.append(Sleeper()) or made[-1])
+    with pytest.raises(UserError), started_early(2):
+        raise UserError("the run is refused before it has hosts")
+    assert len(made) == 2 and all(process.returncode is not None for process in made)
+    assert Workers(1)._processes == made[2:]  # a new one
+    made[2].kill()
+
+
+def test_a_worker_answers_faults_and_goes_on():
+    dataset = image_data(clients=3)
+    model, mapping = model_for(dataset)
+    with open_session(dataset, model, mapping, workers=1) as session:
+        workers = session.transport._hosts[0].workers
+        command = {"kind": "rows", "population": "main", "range": [0, 1], "params": {}}
+        with pytest.raises(
+            RuntimeError, match=r"a worker failed:\n(.|\n)*program 'os:abort' is not part of fedunlearn"
+        ):
+            workers.run([{**command, "program": "os:abort"}])
+        (process,) = workers._processes
+        assert workers._ask(process, {"kind": "open", "folder": str(workers._block.store.folder)}) == {}
