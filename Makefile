@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-ray lint format types check bench bench-certified clean
+.PHONY: help install demo test test-slow test-ray lint format types check bench bench-versus bench-scale bench-unlearning bench-certified clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -43,8 +43,25 @@ types: $(READY)  ## check types
 
 check: lint types test  ## everything that must be green before a commit
 
-bench: $(READY)  ## measure client updates per second
+bench: $(READY)  ## measure client updates per second: small CNN, perceptron, softmax
 	$(BIN)/python -m benchmarks.yardstick --json
+	$(BIN)/python -m benchmarks.yardstick --json --model mlp
+	$(BIN)/python -m benchmarks.yardstick --json --model softmax
+
+bench-versus: $(READY)  ## compare with the bare training step and with Flower on Ray (installs the extra [ray])
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	$(BIN)/python -m benchmarks.versus
+	$(BIN)/python -m benchmarks.versus --model mlp
+	$(BIN)/python -m benchmarks.versus --model softmax
+
+bench-scale: $(READY)  ## measure thousands of writers and a hundred thousand nodes (ten minutes, 8 GB)
+	$(BIN)/python -m benchmarks.scale --case nodes-100000
+	$(BIN)/python -m benchmarks.scale --case femnist-3500
+	$(BIN)/python -m benchmarks.scale --case nodes-3200
+	$(BIN)/python -m benchmarks.scale --case spectrum
+
+bench-unlearning: $(READY)  ## measure what each certified method takes against retraining, and a stream of fifty requests
+	$(BIN)/python -m benchmarks.unlearning --stream 50
 
 bench-certified: $(READY)  ## compare all certified methods on one task, in one table (about three minutes on 2 cores)
 	$(BIN)/python -m benchmarks.certified

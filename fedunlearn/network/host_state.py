@@ -73,8 +73,9 @@ class StateOperations:
         name = params["population"]
         gone = np.isin(self.store["sample_ids"], arrays["sample_ids"])
         self.store[f"keep.{name}"][gone] = False
-        inputs = self.store["inputs"]
-        inputs[gone] = np.nan if np.issubdtype(inputs.dtype, np.floating) else 255
+        if "inputs" in self.store:  # a host whose vertices have no samples has none
+            inputs = self.store["inputs"]
+            inputs[gone] = np.nan if np.issubdtype(inputs.dtype, np.floating) else 255
         self.store["labels"][gone] = -1
         self._poison("probabilities", "points")  # what a search kept of every record, in any population
         resident.forget(self.block)

@@ -225,11 +225,12 @@ class Network:
         """Return the mean of the alive rows, (d,) float64; ``weights`` (N,) if they do not count alike."""
         program = "fedunlearn.network.programs:weighted_row"
         chosen = np.flatnonzero(self.alive if weights is None else self.alive & (weights > 0))
+        only = None if len(chosen) == self.num_alive else chosen.tolist()
         if weights is None or len(np.unique(weights[chosen])) == 1:
-            total = self.sum(program, {}, only=chosen.tolist()) / len(chosen)
+            total = self.sum(program, {}, only=only) / len(chosen)
         else:
             shares = {"shares": np.asarray(weights / weights[chosen].sum(), dtype=np.float64)}
-            total = self.sum(program, {"weights": "shares"}, shares, only=chosen.tolist())
+            total = self.sum(program, {"weights": "shares"}, shares, only=only)
         if phase_cost:
             self.charge_all_reduce("model", _FLOAT32)
         return total

@@ -127,6 +127,8 @@ class Store:
         return free_bytes(self.folder) > size
 
     def _create_on_disk(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], size: int) -> Path:
+        with suppress(FileNotFoundError):  # another process of the same host may have made the folder meanwhile
+            self._limits = self.read_json(_LIMITS)
         scratch = scratch_folder(self._limits["scratch"])
         if self._limits["disk"] is None:
             self._limits["disk"] = tempfile.mkdtemp(prefix="fedunlearn-", dir=scratch)

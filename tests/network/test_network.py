@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -144,6 +146,18 @@ def test_weighted_mean_and_reading_and_writing():
         assert np.allclose(network.mean(weights), weights @ vectors.astype(np.float64) / 4, atol=1e-12)
         network.write(vectors[0], operation="add")
         assert np.allclose(network.read(3), vectors[3] + vectors[0])
+
+
+def test_a_deletion_passes_by_a_host_without_samples():
+    dataset = image_data(clients=4)
+    only_tests = dataset.is_test.copy()
+    only_tests[dataset.offsets[3] :] = True
+    dataset = dataclasses.replace(dataset, is_test=only_tests)
+    model, mapping = model_for(dataset)
+    with open_session(dataset, model, mapping, hosts=4) as session:
+        network = ring_network(session)
+        network.erase(dataset.train_rows(0)[:2])
+        assert network.counts.tolist() == [len(dataset.train_rows(c)) - 2 * (c == 0) for c in range(4)]
 
 
 def test_deleted_samples_cannot_be_read_and_leavers_keep_nothing():

@@ -67,6 +67,14 @@ def test_replacing_and_dropping_leave_no_file(store, tmp_path):
     assert list((tmp_path / "scratch").iterdir()) == [] and not store.folder.exists()
 
 
+def test_two_processes_of_one_host_share_one_folder_on_disk(store, tmp_path):
+    second = Store(store.folder)  # it attaches before anything lies on disk
+    store.create("a", (4, MEGA), np.float32)
+    second.create("b", (4, MEGA), np.float32)
+    Store(store.folder).remove()
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
 def test_aligned_rows_begin_at_cache_lines_and_look_like_any_others(store):
     for name, columns in (("few", 5), ("many", MEGA // 2 + 3), ("whole", 32)):
         rows = store.create(name, (6, columns), np.float32, aligned=True)
