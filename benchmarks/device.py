@@ -9,7 +9,6 @@ rounds after that, and writing the rows back. On a machine without a GPU, ``--de
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from typing import Any
 
@@ -72,11 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     options = parser.parse_args(arguments)
     figures = run(options.model, options.clients, options.samples, options.rounds, options.device)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        for key, value in figures.items():
-            print(f"{key:24} {value}")
+    workload.show(figures, options.json)
 
 
 if __name__ == "__main__":

@@ -194,7 +194,7 @@ def run(
 
 def main(arguments: list[str] | None = None) -> int:
     """Print the figures; exit code 1 with one sentence where Ray is missing."""
-    from benchmarks.yardstick import options_of, show
+    from benchmarks.yardstick import options_of
 
     parser = options_of(__doc__)
     parser.add_argument("--remake-data", action="store_true", help="make the data anew at every message")
@@ -206,7 +206,7 @@ def main(arguments: list[str] | None = None) -> int:
     except RuntimeError as error:
         print(f"peer_flower_ray: {error}", file=sys.stderr)
         return 1
-    show(figures, options.json)
+    workload.show(figures, options.json)
     return 0
 
 

@@ -190,7 +190,7 @@ def overhead_percent(pairs: Sequence[tuple[float, float]]) -> float:
 
 def main(arguments: list[str] | None = None) -> None:
     """Print the figures, or serve as one of the processes."""
-    from benchmarks.yardstick import options_of, show
+    from benchmarks.yardstick import options_of
 
     parser = options_of(__doc__)
     parser.add_argument("--workers", type=int, default=None, help="processes (default: cores)")
@@ -201,7 +201,7 @@ def main(arguments: list[str] | None = None) -> None:
         clients, samples, share, of = map(int, numbers)
         serve(model, clients, samples, share, of, sys.stdin, sys.stdout)
         return
-    show(run(options.rounds, options.workers, options.model), options.json)
+    workload.show(run(options.rounds, options.workers, options.model), options.json)
 
 
 if __name__ == "__main__":

@@ -12,13 +12,14 @@ is the peak of the whole process tree (:class:`benchmarks.memory.TreeMemory`). `
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
+
+from benchmarks import workload
 
 if TYPE_CHECKING:
     from fedunlearn.data import FederatedDataset
@@ -215,11 +216,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="one JSON line")
     options = parser.parse_args(arguments)
     figures = run(options.case, options.nodes, options.rounds, options.workers)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        for key, value in figures.items():
-            print(f"{key:24} {value}")
+    workload.show(figures, options.json)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,13 @@ models must be the same bits.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 
 import networkx as nx
 import numpy as np
+
+from benchmarks import workload
 
 
 def run(models: int = 4, samples: int = 1600, rounds: int = 2, repeats: int = 3) -> dict[str, object]:
@@ -82,11 +83,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args(arguments)
     figures = run(options.models, options.samples, options.rounds, options.repeats)
-    if options.json:
-        print(json.dumps(figures))
-    else:
-        for key, value in figures.items():
-            print(f"{key:24} {value}")
+    workload.show(figures, options.json)
 
 
 if __name__ == "__main__":

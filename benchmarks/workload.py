@@ -6,6 +6,8 @@ with SGD 0.05, then one averaging with Metropolis-Hastings weights.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -74,3 +76,12 @@ def graph(clients: int = CLIENTS) -> Any:
     from fedunlearn.topology import TopologySettings, build_graph
 
     return build_graph(TopologySettings(generator="random-regular", degree=min(DEGREE, clients - 1)), clients, SEED)
+
+
+def show(figures: Mapping[str, Any], as_json: bool) -> None:
+    """Print figures as one JSON line, or a line each."""
+    if as_json:
+        print(json.dumps(figures))
+        return
+    for key, value in figures.items():
+        print(f"{key:24} {value}")

@@ -14,7 +14,6 @@ closely in extra rounds after the measured ones: watching takes time, and no tim
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import statistics
 import time
@@ -110,15 +109,6 @@ def run(
     }
 
 
-def show(figures: dict[str, Any], as_json: bool) -> None:
-    """Print figures, as one JSON line or as text."""
-    if as_json:
-        print(json.dumps(figures), flush=True)
-        return
-    for key, value in figures.items():
-        print(f"{key:24} {value}")
-
-
 def options_of(description: str | None) -> argparse.ArgumentParser:
     """Return the command-line options that all scripts with the yardstick's work share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -133,7 +123,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser = options_of(__doc__)
     parser.add_argument("--workers", type=int, default=None, help="worker processes (default: cores)")
     options = parser.parse_args(arguments)
-    show(run(options.rounds, options.workers, options.model), options.json)
+    workload.show(run(options.rounds, options.workers, options.model), options.json)
 
 
 if __name__ == "__main__":

@@ -292,7 +292,7 @@ def test_yardstick_runs(monkeypatch, capsys):
     assert len(figures["all_rounds"]) == 2 and figures["round_s"] == figures["all_rounds"][1]
     assert figures["client_updates_per_s"] == pytest.approx(4 / figures["round_s"], rel=0.3)
     assert figures["peak_memory_mb"] > 50 and figures["start_up_s"] > 0
-    yardstick.show(figures, as_json=True)
+    workload.show(figures, as_json=True)
     assert json.loads(capsys.readouterr().out) == figures
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fedunlearn.data import DataSettings, Role, describe, load_dataset
-from fedunlearn.data.sources.fill import SAMPLES, WRITERS, femnist_sizes
+from fedunlearn.data.sources.writer_sizes import SAMPLES, WRITERS, femnist_sizes
 from fedunlearn.errors import UserError
 from tests.data.test_sources_femnist import COUNTS, glyphs, write_npz
 

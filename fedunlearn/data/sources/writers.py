@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedunlearn.data.settings import DataSettings
 from fedunlearn.data.sources.base import SourceData
+from fedunlearn.data.sources.writer_sizes import femnist_sizes
 from fedunlearn.randomness import generator, uniforms
 
 NUM_CLASSES = 62
@@ -33,8 +34,6 @@ _STYLE = ("slant", "turn", "width", "height", "right", "down", "wave", "pace", "
 def load_writers(settings: DataSettings) -> SourceData:
     """Generate ``settings.writers`` writers with ``settings.samples_per_writer`` images each; labels are uniform."""
     if settings.samples_per_writer == "femnist":
-        from fedunlearn.data.sources.fill import femnist_sizes
-
         sizes = femnist_sizes(settings.writers, settings.seed)
     else:
         sizes = np.full(settings.writers, settings.samples_per_writer, dtype=np.int64)
