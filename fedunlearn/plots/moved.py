@@ -19,6 +19,8 @@ from fedunlearn.plots.style import FAINT, INK, MUTED, PAPER, VERMILLION, headlin
 from fedunlearn.results.words import number
 
 _SCALE = LinearSegmentedColormap.from_list("moved", ["#d6e6f2", "#7fb4d9", "#2b7bba", "#0b3c6f"])
+_CROWDED = 400
+"""Vertices above which no place of the drawing is free of them."""
 
 
 def topology_moved(
@@ -103,13 +105,14 @@ def _departed(
             [places[node, 0]], [places[node, 1]], c=VERMILLION, s=size * 0.3, marker="x", linewidths=1.6, zorder=5
         )
     lines = _along_edges(graph, places, leavers)
+    crowded = len(places) > _CROWDED  # no side is free then: the label goes over the dots
     for node in leavers[:3]:
         x, y = _free_side(places, node, np.delete(places, node, axis=0), lines)
         away = (math.sqrt(size) / 2 + 4) * (0.6 if x and y else 1)
         axes.annotate(
             f"client {node} left", places[node], xytext=(x * away, y * away), textcoords="offset points",
             ha={-1: "right", 0: "center", 1: "left"}[x], va={-1: "top", 0: "center", 1: "bottom"}[y],
-            fontsize=9.5, fontweight="bold", color=VERMILLION, zorder=2.5,
+            fontsize=9.5, fontweight="bold", color=VERMILLION, zorder=6 if crowded else 2.5,
             bbox={"boxstyle": "round,pad=0.15", "fc": PAPER, "ec": "none", "alpha": 0.8},
         )  # fmt: skip
 

@@ -115,6 +115,7 @@ def _train(world: World, cache: TrainingCache, lessons: list[Lesson], situation:
     if len(lessons) == 1:
         run_recipe(world, lessons[0].network, situation, lessons[0].phase, every=cache.every, draw=draw)
         return
+    world.progress(lessons[0].phase, 0, training.rounds)
 
     def look(round_: int, network: Network) -> None:
         if network is lessons[0].network:
@@ -130,6 +131,7 @@ def run_recipe(
 ) -> None:  # fmt: skip
     """Train a network by the recipe, telling the progress, and what ``draw`` wants to see, after ``every`` rounds."""
     training = world.experiment.training
+    world.progress(phase, 0, training.rounds)  # a first round can take a minute
 
     def look(round_: int, net: Network) -> None:
         world.progress(phase, round_, training.rounds)
