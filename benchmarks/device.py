@@ -70,6 +70,10 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     options = parser.parse_args(arguments)
+    import torch
+
+    if options.device == "cuda" and not torch.cuda.is_available():
+        parser.error("torch finds no GPU here (allowed: --device cpu, the same code on the processor)")
     figures = run(options.model, options.clients, options.samples, options.rounds, options.device)
     workload.show(figures, options.json)
 
