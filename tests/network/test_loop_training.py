@@ -78,11 +78,12 @@ def textbook(dataset, model, client, recipe, *, deleted=(), round_=1):
     return torch.cat([p.detach().reshape(-1) for p in parameters]).numpy()
 
 
-@pytest.mark.parametrize("name", ["small-cnn", "softmax", "mlp", OWN])
-@pytest.mark.parametrize("recipe", RECIPES)
+# A softmax head with holes takes the stacked form, in float64, whatever is asked for.
+LOOPS = [(r, n) for r in RECIPES for n in ("small-cnn", "softmax", "mlp", OWN) if (r, n) != ("holes", "softmax")]
+
+
+@pytest.mark.parametrize(("recipe", "name"), LOOPS)
 def test_a_round_is_the_textbook_loop(recipe, name):
-    if recipe == "holes" and name == "softmax":
-        pytest.skip("a convex model with holes steps in float64, in the stacked form")
     dataset, mapping, model = world(name)
     deleted = dataset.train_rows(1)[[0, 2, 3, 7]] if recipe == "holes" else dataset.train_rows(1)[:4]
     rows = trained(dataset, mapping, model, RECIPES[recipe], deleted=deleted)

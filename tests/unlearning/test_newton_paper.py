@@ -354,23 +354,6 @@ def test_provable_mode_has_a_pair_at_both_ends_of_the_rule(dataset, level, featu
     assert game.score(game.draw(1, 4000, 6)).std() == pytest.approx(game.sigma, rel=0.06)
 
 
-def test_both_worlds_of_the_pair_meet_the_rule_as_another_implementation_sees_it(dataset):
-    request = request_for(dataset, **REQUESTS["client"])
-    from fedunlearn.unlearning.certified import stopping_pair, tolerance_release
-
-    with open_session(dataset, *model_for(dataset)) as session:
-        story = Story(session, "newton", RECIPE, requests=[request])
-        story.learn()
-        outcome = story.answer(request)
-        tau = outcome.certificate.constants["tau"]
-        rule = tolerance_release.stopping_rule(story.network, LAM, tau)
-        worlds = stopping_pair.pair(story.network, story.situation(), outcome.noise_free, (rule, rule))
-    central = Central(shards(dataset, model_for(dataset)[1], request.sample_ids), 3, "equal", LAM)
-    norms = [np.linalg.norm(central.gradient(x)) for x in worlds]
-    assert all(0.99 * tau < norm <= tau for norm in norms)
-    assert np.linalg.norm((worlds[0] + worlds[1]) / 2 - central.minimiser()) < 0.01 * tau / LAM
-
-
 def test_paper_mode_is_tight_where_acceptance_is_measured(dataset):
     for settings in ({"corrections": 4, "recovery": "none"}, {"corrections": 4, "consensus": 0.0}):
         outcome, _, game = answered(dataset, "sample", **settings)[3:]

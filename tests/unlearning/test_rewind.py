@@ -11,12 +11,10 @@ import pytest
 
 from fedunlearn.errors import UserError
 from fedunlearn.network import train
-from fedunlearn.network.schedule import slot_batches
 from fedunlearn.privacy import PrivacySettings, epsilon_of
 from fedunlearn.privacy.accounting.replay import average_distance
 from fedunlearn.privacy.claims import rebuild
 from fedunlearn.privacy.claims.rewind_facts import RewindFacts
-from fedunlearn.unlearning.certified.rewind_recipe import deleted_shares
 from tests.worlds import (
     Story,
     TrainingSettings,
@@ -113,23 +111,6 @@ def test_keeping_checkpoints_does_not_change_training(dataset):
         train(plain, MINIBATCH)
         assert np.array_equal(all_rows(story.network), all_rows(plain))
     assert seen == [9, 18, 27, 36, 40]
-
-
-def test_the_deleted_shares_are_those_of_the_batches_that_ran(dataset):
-    request = request_for(dataset, level="class", label=1)
-    with open_session(dataset, *model_for(dataset)) as session:
-        network = ring_network(session)
-        found = deleted_shares(network, MINIBATCH, request.sample_ids)
-        full = deleted_shares(network, RECIPE, request.sample_ids)
-    assert found.shape == (5, 80) and full.shape == (5, 40)
-    for node in range(5):
-        ids = dataset.train_rows(node)
-        gone = np.isin(ids, request.sample_ids)
-        assert np.allclose(full[node], gone.mean())
-        for round_ in (0, 7, 39):
-            slots = slot_batches(0, node, ids, np.ones(len(ids), bool), MINIBATCH, round_)
-            expected = [gone[batch].mean() for batch, _ in slots]
-            assert found[node, 2 * round_ : 2 * round_ + 2] == pytest.approx(expected)
 
 
 def test_the_claim_chooses_the_checkpoint(dataset):
