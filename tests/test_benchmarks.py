@@ -32,10 +32,10 @@ held.write(b"1" * 60_000_000)
 child = os.fork()
 assert held[::4096].count(b"1") == len(held[::4096])
 if child == 0:
-    print("child", flush=True)
+    os.write(1, b"child\\n")  # one write: unbuffered prints of two processes can mix
     sys.stdin.read()
     os._exit(0)
-print("parent", flush=True)
+os.write(1, b"parent\\n")
 os.waitpid(child, 0)
 """
 
