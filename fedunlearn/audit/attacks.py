@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedunlearn.audit import bounds, planning
+from fedunlearn.audit import planning
 from fedunlearn.audit.verdict import Scores, Verdict
 from fedunlearn.audit.whitebox import distance_holds, epsilon_at
 from fedunlearn.errors import UserError
+from fedunlearn.evaluation import bounds
 from fedunlearn.randomness import torch_seed
 from fedunlearn.unlearning.games import Game
 

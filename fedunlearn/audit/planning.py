@@ -12,9 +12,9 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 from scipy.stats import binom
 
-from fedunlearn.audit import bounds
-from fedunlearn.audit.bounds import LEVEL, lower_limit, mu_from_errors, upper_limit
 from fedunlearn.errors import UserError
+from fedunlearn.evaluation import bounds
+from fedunlearn.evaluation.bounds import LEVEL, lower_limit, mu_from_errors, upper_limit
 from fedunlearn.privacy import mu_of
 from fedunlearn.randomness import generator
 

@@ -20,9 +20,9 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from fedunlearn.audit.bounds import trade_off_curve
 from fedunlearn.audit.conduct import Audit, Audited
 from fedunlearn.audit.verdict import Verdict
+from fedunlearn.evaluation.bounds import trade_off_curve
 from fedunlearn.plots.audit import AuditPanel, audit_figure
 from fedunlearn.plots.style import save
 from fedunlearn.results import versions

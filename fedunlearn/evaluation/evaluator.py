@@ -28,10 +28,11 @@ _SPREAD = {NODES_MEAN: "mean", NODES_STD: "std", NODES_MIN: "min", NODES_MAX: "m
 
 @dataclass(frozen=True)
 class SampleSet:
-    """Samples as the model takes them: inputs (n, ...) and labels (n,)."""
+    """Samples as the model takes them: inputs (n, ...), labels (n,) and their stable ids (n,)."""
 
     inputs: NDArray[Any]
     labels: NDArray[np.int64]
+    rows: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -71,15 +72,14 @@ class Evaluator:
         never = dataset.clients(Role.NEVER_MEMBER)
         rows = [np.concatenate([dataset.train_rows(int(c)), dataset.test_rows(int(c))]) for c in never]
         self.never_member = self.sample_set(np.concatenate(rows)) if rows else None
-        self.node_test = SampleSet(
-            self.test.inputs[: settings.node_samples], self.test.labels[: settings.node_samples]
-        )  # fmt: skip
+        most = settings.node_samples
+        self.node_test = SampleSet(self.test.inputs[:most], self.test.labels[:most], self.test.rows[:most])
 
     def sample_set(self, rows: NDArray[np.int64]) -> SampleSet:
         """Return samples by their ids, cut to ``max_samples``, in an order that does not depend on client or class."""
         order = np.argsort(uniforms(self.seed, "evaluation", rows), kind="stable")[: self.settings.max_samples]
         chosen = rows[order]
-        return SampleSet(self.features.apply(self.dataset.inputs[chosen]), self.dataset.labels[chosen])
+        return SampleSet(self.features.apply(self.dataset.inputs[chosen]), self.dataset.labels[chosen], chosen)
 
     def accuracy(self, theta: NDArray[Any], samples: SampleSet | None) -> float | None:
         """Return the accuracy of one parameter vector (d,) on a set, or None without samples."""

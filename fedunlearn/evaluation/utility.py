@@ -82,6 +82,13 @@ def probabilities(model: Classifier, theta: NDArray[Any], inputs: NDArray[Any]) 
     return np.concatenate([logits.double().softmax(1).numpy() for _, logits in _slices(model, theta, inputs)])
 
 
+def logits_of(model: Classifier, theta: NDArray[Any], inputs: NDArray[Any]) -> NDArray[np.float64]:
+    """Return the logits (n, classes) of samples (n, ...), n >= 1, at parameters (d,), as float64."""
+    if not len(inputs):
+        raise ValueError("a set without samples cannot be evaluated")
+    return np.concatenate([logits.double().numpy() for _, logits in _slices(model, theta, inputs)])
+
+
 def _slices(model: Classifier, theta: NDArray[Any], inputs: NDArray[Any]) -> Iterator[tuple[int, Tensor]]:
     vector = torch.from_numpy(np.array(theta, dtype=np.float32))
     forward = Forward(model) if isinstance(model, Model) else None

@@ -56,7 +56,7 @@ def new_network(
     """Create a population at the public start; a retrained twin lacks what is ``deleted``, and who is not ``alive``."""
     return Network(
         session, name, graph, world.experiment.topology.mixing, world.start, deleted=deleted, alive=alive,
-        momentum=world.experiment.training.momentum > 0,
+        momentum=world.experiment.training.momentum > 0, seed=world.experiment.seed,
     )  # fmt: skip
 
 

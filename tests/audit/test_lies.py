@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedunlearn.audit import audit_game
-from fedunlearn.audit.bounds import choose_epsilon, choose_trade_off, epsilon_bound, trade_off_bound
+from fedunlearn.evaluation.bounds import choose_epsilon, choose_trade_off, epsilon_bound, trade_off_bound
 from fedunlearn.privacy import gaussian_noise
 from tests.audit.lies import DELTA, EPSILON, LIES, PUBLIC, honest_pair
 

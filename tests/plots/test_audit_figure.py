@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.special import ndtri
 from test_figures import lines, texts
 
-from fedunlearn.audit.bounds import trade_off_curve
+from fedunlearn.evaluation.bounds import trade_off_curve
 from fedunlearn.plots.audit import AuditPanel, audit_figure, claimed_curve
 from fedunlearn.privacy import delta_of
 from fedunlearn.randomness import generator

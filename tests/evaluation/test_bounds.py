@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedunlearn.audit.bounds import (
+from fedunlearn.errors import UserError
+from fedunlearn.evaluation.bounds import (
     Event,
     choose_epsilon,
     choose_trade_off,
@@ -22,7 +23,6 @@ from fedunlearn.audit.bounds import (
     trade_off_curve,
     upper_limit,
 )
-from fedunlearn.errors import UserError
 
 fifty = settings(max_examples=50, deadline=None)
 

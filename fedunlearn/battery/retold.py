@@ -1,0 +1,155 @@
+"""A run's story told again up to its last answer, beside twins that never saw what was deleted: all rows at hand.
+
+The numbers are those of the run, for the same settings give the same numbers; what a run trained lies in the training
+cache, so that mostly only the answers are computed again.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedunlearn.evaluation.evaluator import Evaluator
+from fedunlearn.network import Network, Session
+from fedunlearn.network.inline import InlineTransport
+from fedunlearn.randomness import torch_seed
+from fedunlearn.requests import DeletionRequest
+from fedunlearn.simulation import World, choose_device
+from fedunlearn.simulation.learning import learn, new_network, situation_of
+from fedunlearn.simulation.recording import Record
+from fedunlearn.simulation.story import answer_request
+from fedunlearn.simulation.training_cache import TrainingCache
+from fedunlearn.simulation.twins import departures
+from fedunlearn.unlearning.base import Outcome, Situation
+
+
+@dataclass(frozen=True)
+class Retold:
+    """A network that has just answered its last request, with what it is compared to. All live in ``session``.
+
+    Attributes:
+        world: data, graph before any departure, model, requests, method.
+        session: the hosts; the deleted samples are poisoned on them, so nothing can be trained on them here.
+        evaluator: with :attr:`Evaluator.test`, ``sample_set(rows)`` and so on.
+        before: a copy of all rows at the moment before the last request, a population of its own.
+        network: the population after the last answer.
+        twin: retrained with the run's seed without anything that was deleted.
+        control: retrained in the same way with another seed; what differs from ``twin`` is chance.
+        request: the last request.
+        before_outcome, outcome, twin_outcome, control_outcome: how the stages of these populations ended.
+    """
+
+    world: World
+    session: Session
+    evaluator: Evaluator
+    before: Network
+    network: Network
+    twin: Network
+    control: Network
+    request: DeletionRequest
+    before_outcome: Outcome
+    outcome: Outcome
+    twin_outcome: Outcome
+    control_outcome: Outcome
+    situation: Situation
+    cache: TrainingCache
+
+
+def evaluator_of(world: World) -> Evaluator:
+    """Return the evaluator of a run: the same sets of samples as in its own evaluation."""
+    return Evaluator(world.dataset, world.features, world.model, world.experiment.evaluation, world.experiment.seed)
+
+
+def cache_of(world: World, evaluator: Evaluator) -> TrainingCache:
+    """Return the training cache as the run used it; nothing is kept where the run keeps secrets."""
+    experiment = world.experiment
+    every = min(experiment.evaluation.every, max(1, experiment.training.rounds))
+    enabled = experiment.runtime.cache and experiment.privacy.noise != "secret"
+    return TrainingCache(world.dataset, evaluator, every=every, enabled=enabled)
+
+
+def world_of_seed(world: World, seed: int) -> World:
+    """Return the same data, graph and requests with everything drawn anew: start, batches, noise, and a fresh method.
+
+    ``world.unlearner`` must not have been used yet.
+    """
+    experiment = world.experiment.model_copy(update={"seed": seed})
+    return replace(
+        world, experiment=experiment, start=world.model.initial(seed), unlearner=copy.deepcopy(world.unlearner)
+    )
+
+
+def seed_of(battery_seed: int, purpose: str, number: int) -> int:
+    """Return the seed of one of the battery's own trainings; it never depends on what was asked of others."""
+    return torch_seed(battery_seed, f"battery {purpose}", number) % (1 << 31)
+
+
+@contextmanager
+def open_session(world: World) -> Iterator[Session]:
+    """Open hosts for a world, as its settings say, in this process."""
+    experiment = world.experiment
+    with Session(
+        InlineTransport(experiment.runtime.hosts), world.dataset, world.model, world.features, seed=experiment.seed,
+        data=experiment.data, links=experiment.links, runtime=experiment.runtime,
+        device=choose_device(experiment.runtime.device),
+    ) as session:  # fmt: skip
+        yield session
+
+
+def all_deleted(world: World) -> NDArray[np.int64]:
+    """Return the ids of everything that the requests delete, increasing."""
+    return np.unique(np.concatenate([np.zeros(0, np.int64), *(r.sample_ids for r in world.requests)]))
+
+
+def retrain(
+    world: World, session: Session, cache: TrainingCache, name: str, base: Network, phase: str
+) -> tuple[Network, Outcome]:  # fmt: skip
+    """Train a population without all that the requests delete, by the recipe, and end its training as the method does.
+
+    ``base`` is any population of the whole graph; the new one is made from the start and the seed of ``world``.
+    """
+    *_, (_, lack) = departures(world, base)
+    twin = new_network(world, session, name, **lack)
+    record = Record(world.experiment, None)
+    situation = situation_of(world, record, world.requests[-1].number, world_name="retrained")
+    learn(world, cache, [(twin, phase)], situation)
+    return twin, world.unlearner.conclude(twin, situation)
+
+
+@contextmanager
+def retell(world: World, battery_seed: int) -> Iterator[Retold]:
+    """Tell a run's story again up to its last answer, and train the two twins; everything lives until the block ends.
+
+    The order is that of a run, so methods that carry a state give the same numbers.
+    """
+    evaluator, pristine = evaluator_of(world), copy.deepcopy(world.unlearner)
+    cache, unlearner = cache_of(world, evaluator), world.unlearner
+    record = Record(world.experiment, None)
+    with open_session(world) as session:
+        network = new_network(world, session, "main", world.graph)
+        evaluator.put_node_test(network)
+        situation = situation_of(world, record, release=0)
+        unlearner.prepare(network, situation)
+        learn(world, cache, [(network, "train")], situation)
+        before_outcome = last = unlearner.conclude(network, situation)
+        whole = new_network(world, session, "whole", world.graph)  # remembers who was there before any departure
+        for request in world.requests:
+            before_outcome = last
+            before = evaluator.keep(network)
+            situation = situation_of(world, record, release=request.number + 1, previous=last.release)
+            last, _ = answer_request(world, network, request, situation)
+            if request is not world.requests[-1]:
+                before.drop()
+        twin, twin_outcome = retrain(world, session, cache, "retrained", whole, "retrain")
+        other = replace(world_of_seed(world, seed_of(battery_seed, "control", 0)), unlearner=pristine)
+        control, control_outcome = retrain(other, session, cache, "control", whole, "retrain (control)")
+        whole.drop()
+        yield Retold(
+            world, session, evaluator, before, network, twin, control, world.requests[-1], before_outcome, last,
+            twin_outcome, control_outcome, situation, cache,
+        )  # fmt: skip
