@@ -20,9 +20,9 @@ from fedunlearn.network.inline import InlineTransport
 from fedunlearn.randomness import torch_seed
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.simulation import World, choose_device
+from fedunlearn.simulation.answered import answer_each
 from fedunlearn.simulation.learning import learn, new_network, situation_of
 from fedunlearn.simulation.recording import Record
-from fedunlearn.simulation.story import answer_request
 from fedunlearn.simulation.training_cache import TrainingCache
 from fedunlearn.simulation.twins import departures
 from fedunlearn.unlearning.base import Outcome, Situation
@@ -115,10 +115,14 @@ def retrain(
     """
     *_, (_, lack) = departures(world, base)
     twin = new_network(world, session, name, **lack)
-    record = Record(world.experiment, None)
-    situation = situation_of(world, record, world.requests[-1].number, world_name="retrained")
+    situation = twin_situation(world)
     learn(world, cache, [(twin, phase)], situation)
     return twin, world.unlearner.conclude(twin, situation)
+
+
+def twin_situation(world: World) -> Situation:
+    """Return what a method is told about a retrained twin, as the run tells it."""
+    return situation_of(world, Record(world.experiment, None), world.requests[-1].number, world_name="retrained")
 
 
 @contextmanager
@@ -136,20 +140,21 @@ def retell(world: World, battery_seed: int) -> Iterator[Retold]:
         situation = situation_of(world, record, release=0)
         unlearner.prepare(network, situation)
         learn(world, cache, [(network, "train")], situation)
-        before_outcome = last = unlearner.conclude(network, situation)
+        concluded = unlearner.conclude(network, situation)
         whole = new_network(world, session, "whole", world.graph)  # remembers who was there before any departure
-        for request in world.requests:
-            before_outcome = last
-            before = evaluator.keep(network)
-            situation = situation_of(world, record, release=request.number + 1, previous=last.release)
-            last, _ = answer_request(world, network, request, situation)
-            if request is not world.requests[-1]:
-                before.drop()
+        copies: list[Network] = []
+
+        def look(request: DeletionRequest) -> None:
+            if request is world.requests[-1]:
+                copies.append(evaluator.keep(network))
+
+        before_outcome, last, situation = answer_each(world, network, record, concluded, look=look)
         twin, twin_outcome = retrain(world, session, cache, "retrained", whole, "retrain")
         other = replace(world_of_seed(world, seed_of(battery_seed, "control", 0)), unlearner=pristine)
+        other.unlearner.prepare(whole, twin_situation(other))
         control, control_outcome = retrain(other, session, cache, "control", whole, "retrain (control)")
         whole.drop()
         yield Retold(
-            world, session, evaluator, before, network, twin, control, world.requests[-1], before_outcome, last,
+            world, session, evaluator, copies[0], network, twin, control, world.requests[-1], before_outcome, last,
             twin_outcome, control_outcome, situation, cache,
         )  # fmt: skip

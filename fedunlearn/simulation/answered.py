@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedunlearn.errors import UserError
@@ -32,6 +33,25 @@ class Answered:
     situation: Situation
 
 
+def answer_each(
+    world: World, network: Network, record: Record, concluded: Outcome, *,
+    look: Callable[[DeletionRequest], None] | None = None,
+) -> tuple[Outcome, Outcome, Situation]:  # fmt: skip
+    """Answer all requests on a trained network, whose training ended as ``concluded``; ``look`` is called before each.
+
+    Returns what the method handed back before the last request, what answered it, and in which circumstances.
+    """
+    before = last = concluded
+    situation = situation_of(world, record, release=0)
+    for request in world.requests:
+        if look is not None:
+            look(request)
+        before = last
+        situation = situation_of(world, record, release=request.number + 1, previous=last.release)
+        last, _ = answer_request(world, network, request, situation)
+    return before, last, situation
+
+
 def answer_all(world: World, session: Session) -> Answered:
     """Train, answer every request, and retrain once without all that was deleted: the very numbers of a run.
 
@@ -47,11 +67,8 @@ def answer_all(world: World, session: Session) -> Answered:
     situation = situation_of(world, record, release=0)
     world.unlearner.prepare(network, situation)
     run_recipe(world, network, situation, "train")
-    before = last = world.unlearner.conclude(network, situation)
-    for request in world.requests:
-        before = last
-        situation = situation_of(world, record, release=request.number + 1, previous=last.release)
-        last, _ = answer_request(world, network, request, situation)
+    before, last, situation = answer_each(world, network, record, world.unlearner.conclude(network, situation))
+    request = world.requests[-1]
     twin = new_network(world, session, "retrained", network.graph, deleted=network.deleted, alive=network.alive)
     apart = situation_of(world, record, request.number, world_name="retrained")
     run_recipe(world, twin, apart, "retrain")

@@ -60,20 +60,25 @@ def new_network(
     )  # fmt: skip
 
 
+def vector_of(network: Network, outcome: Outcome) -> NDArray[np.float32]:
+    """Return the one model that stands for a network: what was released, or the mean of the nodes' models."""
+    return network.mean().astype(np.float32) if outcome.release is None else outcome.release
+
+
 def learn(
-    world: World, cache: TrainingCache, fresh: Sequence[tuple[Network, str]], situation: Situation
-) -> list[Lesson]:
+    world: World, cache: TrainingCache, fresh: Sequence[tuple[Network, str]], situation: Situation,
+    starts: Sequence[NDArray[np.float32]] | None = None,
+) -> list[Lesson]:  # fmt: skip
     """Train fresh populations (each with the name of its phase) side by side, or take them from the cache.
 
-    Nothing is charged or written down before :func:`attend` is called for the population.
+    ``starts`` are the parameters each was made with, by default all the world's start. Nothing is charged or written
+    down before :func:`attend` is called for the population.
     """
     watch, cached = world.watch, not world.unlearner.trains_itself
     lessons = []
     with watch.aside():
-        for network, phase in fresh:
-            lesson = Lesson(
-                network, phase, cache.key(network, world.start, world.experiment.training) if cached else None
-            )
+        for (network, phase), start in zip(fresh, starts or [world.start] * len(fresh)):
+            lesson = Lesson(network, phase, cache.key(network, start, world.experiment.training) if cached else None)
             found = cache.find(lesson.key) if lesson.key is not None else None
             if found is not None:
                 found.apply(network)

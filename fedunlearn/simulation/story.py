@@ -16,7 +16,7 @@ from fedunlearn.network import Network, Session, Transport
 from fedunlearn.privacy import Certificate, junk_start_limit
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.simulation.forecast import check_memory
-from fedunlearn.simulation.learning import metered, new_network, situation_of
+from fedunlearn.simulation.learning import metered, new_network, situation_of, vector_of
 from fedunlearn.simulation.recording import Record
 from fedunlearn.simulation.stopwatch import Stopwatch
 from fedunlearn.simulation.training_cache import TrainingCache
@@ -83,7 +83,7 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
         last = unlearner.conclude(network, situation)
     deleted = np.unique(np.concatenate([np.zeros(0, np.int64), *(r.sample_ids for r in world.requests)]))
     with world.watch.phase("evaluate"):
-        original = _vector(network, last)
+        original = vector_of(network, last)
         record.add_model("original", original, evaluator.report(original, deleted, network))
         if world.public is not None and world.public.head is not None:
             record.add_model("public_head", world.public.head, evaluator.report(world.public.head, deleted))
@@ -106,7 +106,7 @@ def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
                 record.moved = evaluator.row_distances(network, trained)
             if request is world.requests[-1]:
                 for name, net, outcome in (("retrained", twin, twin_last), ("unlearned", network, last)):
-                    vector = _vector(net, outcome)
+                    vector = vector_of(net, outcome)
                     record.add_model(name, vector, evaluator.report(vector, deleted, net))
                 _run_controls(world, twin, situation, evaluator, record, deleted)
                 if last.certificate is not None:
@@ -164,14 +164,9 @@ def _run_junk_start(
         return
     twin.phase = "evaluate"
     outcome, cost = metered(twin, attempt, world.watch)
-    vector = _vector(twin, outcome)
+    vector = vector_of(twin, outcome)
     record.add_control("junk_start", evaluator.report(vector, deleted), cost, junk_start_limit(certificate))
     twin.wipe()
-
-
-def _vector(network: Network, outcome: Outcome) -> NDArray[np.float32]:
-    """Return the one model that stands for the network: the release, or the mean of the nodes' models."""
-    return network.mean().astype(np.float32) if outcome.release is None else outcome.release
 
 
 def _follow_influence(world: World, network: Network, request: DeletionRequest, record: Record) -> None:

@@ -1,0 +1,63 @@
+"""The remaining time of a battery: believed at first, corrected by what steps really take."""
+
+from __future__ import annotations
+
+import pytest
+
+from fedunlearn.battery import steps as module
+from fedunlearn.battery.steps import WHOLE, Steps
+
+
+class Clock:
+    """A clock that a test moves."""
+
+    now = 0.0
+
+    def perf_counter(self) -> float:
+        """Return the time."""
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Put a clock in place of the machine's."""
+    hands = Clock()
+    monkeypatch.setattr(module, "time", hands)
+    return hands
+
+
+def test_a_battery_twice_as_slow_as_expected_takes_twice_as_long(clock: Clock) -> None:
+    told: list[tuple[str, int, int]] = []
+    steps = Steps({"a": 10, "b": 10, "c": 20}, lambda *said: told.append(said))
+    with steps.step("a"):
+        assert steps.remaining("a", 0.0) == 40
+        clock.now = 20.0
+    assert steps.seconds == {"a": 20.0}
+    with steps.step("b") as report:
+        clock.now = 40.0
+        report("b", 1, 1)
+    # 40 s for what was expected to take 20: the 20 s of c are expected to take nearly 40
+    assert steps.remaining("c", 0.0) == pytest.approx(20 * (40 + 20) / (20 + 20))
+    with steps.step("c"):
+        clock.now = 80.0
+    steps.finish()
+    whole = [(done, total) for phase, done, total in told if phase == WHOLE]
+    assert whole[-1] == (80, 80)
+    assert all(done <= total for done, total in whole)
+    assert ("b", 1, 1) in told
+
+
+def test_only_the_phase_of_the_steps_name_moves_the_whole(clock: Clock) -> None:
+    told: list[tuple[str, int, int]] = []
+    steps = Steps({"a": 10}, lambda *said: told.append(said))
+    with steps.step("a") as report:
+        before = len(told)
+        report("train", 1, 2)
+        assert told[before:] == [("train", 1, 2)]
+        report("a", 1, 2)
+        assert told[-1] == (WHOLE, 0, 4)  # half is done in no time, so the other half may be as fast: 5 * 10 / 15
+
+
+def test_a_step_that_takes_no_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="expected to take some time"):
+        Steps({"a": 0.0}, lambda *said: None)
