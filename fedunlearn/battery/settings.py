@@ -15,8 +15,8 @@ LEVELS: tuple[Level, ...] = ("quick", "standard", "full")
 class BatterySettings(Settings):
     """What is measured about a finished run, and how thoroughly.
 
-    ``quick`` looks at the released models alone, ``standard`` tells the run's story again and looks into the network,
-    ``full`` also trains shadow models and follows the deleted client's influence over the rounds of training.
+    ``quick`` looks at the released models alone. ``standard`` tells the run's story again, looks into the network and
+    follows the deleted client's influence over the rounds of training. ``full`` also trains shadow models.
     """
 
     level: Level = Field(default="standard", description="quick, standard or full")
@@ -27,7 +27,7 @@ class BatterySettings(Settings):
     relearn_steps: int = Field(default=100, ge=1, description="most steps of learning the forget set again")
     recovery_rounds: int = Field(default=20, ge=1, description="most rounds of training after the answer")
     backdoor: bool = Field(default=True, description="standard, full: plant a trigger in the forget set")
-    trace_rounds: bool = Field(default=True, description="full: follow the influence over the rounds of training")
+    trace_rounds: bool = Field(default=True, description="standard, full: follow the influence over rounds")
     seed: int = Field(default=1, ge=0, description="seed of the battery: shadow models, halves, resamples")
 
     @field_validator("false_positive_rates")

@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedunlearn.battery.retold import evaluator_of, open_session, seed_of, twin_situation, world_of_seed
+from fedunlearn.evaluation.attacks.shadow_margins import ShadowMargins
 from fedunlearn.evaluation.evaluator import Evaluator, SampleSet
 from fedunlearn.evaluation.outputs import Outputs, SetName, Vector
-from fedunlearn.evaluation.shadow_margins import ShadowMargins
 from fedunlearn.network.memory import available_bytes
 from fedunlearn.simulation import World
 from fedunlearn.simulation.answered import answer_each
@@ -30,6 +30,10 @@ Rows = dict[str, NDArray[np.float32]]
 WITH, WITHOUT = "shadow with", "shadow without"
 _SHARE = 0.25
 """Share of the free memory that shadow networks may fill at once."""
+_POINTS = 5
+"""Points of a shadow model's learning curve; the remaining time is told anew at each."""
+_TRAINING = 0.8
+"""Share of the work on a pair that is its training, for the remaining time."""
 _MANY = 4
 """Pairs that are trained at once at most where a network has vertices enough for all workers by itself."""
 
@@ -56,39 +60,55 @@ def train_shadows(
         battery_seed: their seeds depend on it and their number alone, so more pairs are the same and some others.
         sets: samples as the model takes them.
         answer: gives what a model says about such a set.
-        progress: called as ``progress("shadow models", done, 3 * count)``.
+        progress: called as ``progress("shadow models", done, total)``.
     """
-    quiet = replace(world, progress=lambda phase, done, total: None)
+    total, behind = 100 * count, 0.0
+
+    def tell(more: float) -> None:
+        progress("shadow models", int(100 * (behind + more)), total)
+
     evaluator = evaluator_of(world)
     cache = shadow_cache(world, evaluator)
     margins: dict[str, dict[SetName, Vector]] = {
         kind: {name: np.empty((count, len(s.labels))) for name, s in sets.items()}
         for kind in ("original", "unlearned", "retrained")
     }
-    done = 0
 
     def note(kind: str, number: int, vector: NDArray[np.float32]) -> None:
-        nonlocal done
         for name, samples in sets.items():
             margins[kind][name][number] = answer(vector, samples).margin
-        done += 1
-        progress("shadow models", done, 3 * count)
 
-    progress("shadow models", 0, 3 * count)
+    tell(0.0)
     for numbers in _chunks(world, count):
-        for pair in _train(quiet, cache, battery_seed, numbers):
+        share = _TRAINING * len(numbers)
+        pairs = _train(replace(world, progress=_scaled(tell, share)), cache, battery_seed, numbers)
+        behind += share
+        for pair in pairs:
             note("retrained", pair.number, pair.without)
-            original, unlearned = _answered(quiet, cache, battery_seed, pair)
+            original, unlearned = _answered(replace(world, progress=_silent), cache, battery_seed, pair)
             note("original", pair.number, original)
             note("unlearned", pair.number, unlearned)
+            behind += 1 - _TRAINING
+            tell(0.0)
+    progress("shadow models", total, total)
     return ShadowMargins(**margins)
 
 
+def _scaled(tell: Callable[[float], None], share: float) -> Progress:
+    """Return a callable that tells a training's progress as its share of the whole."""
+    return lambda phase, done, total: tell(share * done / max(total, 1))
+
+
+def _silent(phase: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
 def shadow_cache(world: World, evaluator: Evaluator) -> TrainingCache:
-    """Return the training cache for shadow models: of their learning curves only the last point is drawn."""
+    """Return the training cache for shadow models: few points of their learning curves are drawn."""
     experiment = world.experiment
     enabled = experiment.runtime.cache and experiment.privacy.noise != "secret"
-    return TrainingCache(world.dataset, evaluator, every=max(1, experiment.training.rounds), enabled=enabled)
+    every = max(1, -(-experiment.training.rounds // _POINTS))
+    return TrainingCache(world.dataset, evaluator, every=every, enabled=enabled)
 
 
 def _chunks(world: World, count: int) -> Iterator[range]:

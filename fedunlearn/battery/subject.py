@@ -57,14 +57,20 @@ class Subject:
         return {name: self.outputs_on(vector, samples) for name, samples in self.sets.items()}
 
     def outputs_on(self, vector: NDArray[np.float32], samples: SampleSet) -> Outputs:
-        """Return what a model says about one set."""
+        """Return what a model says about one set; UserError if its outputs are not finite numbers."""
         clients = self.world.dataset.client_of[samples.rows]
-        return outputs_of(self.world.model, vector, samples.inputs, samples.labels, samples.rows, clients)
+        found = outputs_of(self.world.model, vector, samples.inputs, samples.labels, samples.rows, clients)
+        if not np.isfinite(found.logits).all():
+            raise UserError(
+                f"{self.run.path}: a model's outputs hold NaN or infinity, so it diverged and nothing can be said "
+                "about what it forgot (allowed: a run whose models are finite)"
+            )
+        return found
 
     @property
     def left_clients(self) -> list[int]:
-        """Clients, as the data set numbers them, that left with all their samples, increasing."""
-        owners = self.world.dataset.client_of[self.deleted]
+        """Clients of the forget set, as the data set numbers them, that deleted all their samples, increasing."""
+        owners = self.world.dataset.client_of[self.sets["forget"].rows]
         rows = {int(c): self.world.dataset.train_rows(int(c)) for c in np.unique(owners)}
         return [c for c, own in rows.items() if np.isin(own, self.deleted).all()]
 
@@ -122,4 +128,3 @@ def _refuse_other_data(path: Path, run: Run, world: World) -> None:
         raise UserError(
             f"'{path}' was made with other data than those found now (sha256 {str(there)[:12]}…, not {here[:12]}…)"
         )
-

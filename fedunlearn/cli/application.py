@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from fedunlearn import __version__
-from fedunlearn.cli import audit, certify, data, methods, run, sweep, topology
+from fedunlearn.cli import audit, certify, compare, data, evaluate, methods, run, sweep, topology
 from fedunlearn.errors import UserError
 
 INTERRUPTED = 130
@@ -60,6 +60,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(certify.app, name="certify")
 app.command("verify")(certify.verify)
 app.command("audit")(audit.audit)
+app.command("evaluate")(evaluate.evaluate)
+app.command("compare")(compare.compare)
 app.command("methods")(methods.methods)
 
 

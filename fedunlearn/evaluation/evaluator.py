@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from fedunlearn.data import Escrow, FederatedDataset, Role
 from fedunlearn.errors import UserError
+from fedunlearn.evaluation.attacks.membership import loss_threshold_auc
 from fedunlearn.evaluation.distance import parameter_distances, prediction_distances
 from fedunlearn.evaluation.forward import STACK
-from fedunlearn.evaluation.membership import loss_threshold_auc
 from fedunlearn.evaluation.settings import EvaluationSettings
 from fedunlearn.evaluation.utility import accuracy_and_loss, losses
 from fedunlearn.models import FeatureMap, Model

@@ -18,24 +18,22 @@ def node_utility(block: Block, population: str, nodes: list[int], *, inputs: str
     forward = Forward(block.model, block.device)
     samples = forward.prepare(block.store[inputs])
     y = torch.from_numpy(block.store[labels]).to(block.device)
-    each = _one_by_one if not block.model.convex else _in_groups
     return [
         [float((logits.argmax(1) == y).double().mean()), float(F.cross_entropy(logits, y))]
-        for logits in each(forward, samples, block, population, nodes)
+        for logits in logits_of_nodes(forward, samples, block, population, nodes)
     ]
 
 
-def _one_by_one(
+def logits_of_nodes(
     forward: Forward, samples: list[Tensor], block: Block, population: str, nodes: list[int]
 ) -> Iterator[Tensor]:
-    for node in nodes:
-        yield forward.logits(block.row(population, node), samples)
+    """Yield the logits (n, classes) of each vertex's model on prepared samples, softmax models in stacked groups.
 
-
-def _in_groups(
-    forward: Forward, samples: list[Tensor], block: Block, population: str, nodes: list[int]
-) -> Iterator[Tensor]:
-    """Yield the logits of softmax models; a group is fixed by ids and computed in full, absent vertices as zeros."""
+    A group is fixed by ids and computed in full, absent vertices as zeros: ask for it with grain ``STACK``.
+    """
+    if not block.model.convex:
+        yield from (forward.logits(block.row(population, node), samples) for node in nodes)
+        return
     theta = block.store[f"theta.{population}"]
     for _, group in groupby(nodes, lambda node: node // STACK):
         members = list(group)

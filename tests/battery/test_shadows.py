@@ -11,8 +11,8 @@ import pytest
 from fedunlearn.battery import shadows
 from fedunlearn.battery.retold import all_deleted, evaluator_of, seed_of
 from fedunlearn.battery.shadows import WITH, WITHOUT, train_shadows
+from fedunlearn.evaluation.attacks.shadow_margins import ShadowMargins
 from fedunlearn.evaluation.outputs import Outputs, outputs_of
-from fedunlearn.evaluation.shadow_margins import ShadowMargins
 from fedunlearn.results.reading import read_run
 from fedunlearn.simulation import World, prepare
 from tests.small_runs import experiment, run

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from fedunlearn.errors import UserError
 from fedunlearn.evaluation import auc_interval, loss_threshold_auc, threshold_balanced_accuracy
-from fedunlearn.evaluation.membership import best_threshold
+from fedunlearn.evaluation.attacks.membership import best_threshold
 from fedunlearn.randomness import generator
 
 # few different values, so that ties are the rule

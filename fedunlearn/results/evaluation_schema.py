@@ -1,0 +1,213 @@
+"""``evaluation.json``: what the battery found out about a finished run, with its schema.
+
+The classes below are the documentation too (docs/evaluation.md). Every table may hold further entries, which readers
+should ignore; a null says that a number does not exist.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fedunlearn.errors import UserError
+from fedunlearn.results.files import plain
+
+SCHEMA: Literal["fedunlearn/evaluation/1"] = "fedunlearn/evaluation/1"
+TABLE_SCHEMA = "fedunlearn/evaluation-table/1"
+EVALUATION, EVALUATION_TABLE = "evaluation.json", "evaluation.csv"
+COLUMNS = ("original", "unlearned", "retrained", "control")
+"""The models that a measure may be given for, in the order in which they are shown."""
+CSV_FIELDS = ("section", "measure", "model", "value", "low", "high", "samples")
+
+Levels = Literal["quick", "standard", "full"]
+Sections = Literal[
+    "membership", "shadows", "distance", "populations", "relearning", "backdoor", "network", "side effects"
+]
+Numbers = list[float | None]
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
+
+
+class RunEntry(_Entry):
+    """The run that was evaluated."""
+
+    name: str = Field(description="name of the experiment")
+    seed: int = Field(description="seed of the experiment")
+    method: str = Field(description="unlearning method")
+    requests: list[str] = Field(description="what was asked, in the order of answering; the last one is evaluated")
+    settings_sha256: str = Field(description="hash of the run's settings.toml")
+
+
+class EstimateEntry(_Entry):
+    """A number and its 95 % interval."""
+
+    value: float = Field(description="the number")
+    low: float | None = Field(default=None, description="lower end of its interval; null: none is known")
+    high: float | None = Field(default=None, description="upper end")
+
+
+class MeasureEntry(_Entry):
+    """One number of up to four models; a null says that a model has no such number."""
+
+    name: str = Field(description="what is measured, with its direction: `…_forget_below_test`")
+    section: Sections = Field(description="where it is printed")
+    reads: str = Field(description="one sentence: what it means, and which value says that nothing is left")
+    original: EstimateEntry | None = Field(default=None, description="before the request was answered")
+    unlearned: EstimateEntry | None = Field(default=None, description="after it was answered")
+    retrained: EstimateEntry | None = Field(default=None, description="trained again without the deleted data")
+    control: EstimateEntry | None = Field(
+        default=None, description="retrained with another seed: how much of the number is chance of training"
+    )
+    samples: dict[str, int] = Field(default={}, description="how many of what it rests on")
+
+
+class RefusalEntry(_Entry):
+    """A number that is not given."""
+
+    name: str = Field(description="what would have been measured")
+    section: Sections = Field(description="where it would have been printed")
+    reason: str = Field(description="one sentence: why not, and what it would take")
+
+
+class RocEntry(_Entry):
+    """One attack's errors at every threshold."""
+
+    attack: str = Field(description="name of the attack")
+    label: str = Field(description="the attack as figures name it")
+    group: str = Field(description="panel of the figure")
+    positives: str = Field(description="what a found member is: a model and a set of samples")
+    negatives: str = Field(description="what a false alarm is")
+    fpr: list[float] = Field(description="false positive rates, ascending; all points near 0 are kept")
+    tpr: list[float] = Field(description="true positive rates")
+    auc: float = Field(description="area under the curve of all points")
+    smallest_fpr: float = Field(description="one false alarm among all negatives: nothing below can be resolved")
+
+
+class RelearningEntry(_Entry):
+    """Loss on the forget set while it is learned again."""
+
+    steps: list[int] = Field(description="numbers of steps")
+    target_loss: float = Field(description="the loss that counts as learned again")
+    loss: dict[str, Numbers] = Field(description="mean loss after so many steps, by model")
+
+
+class NetworkEntry(_Entry):
+    """What every node still holds. All lists by node have N entries, null for whoever is not there."""
+
+    client: int = Field(description="the node whose data were deleted")
+    nodes: int = Field(description="number N of nodes")
+    edges: list[Any] = Field(description="pairs of neighbours before any departure")
+    hops: list[Any] = Field(description="graph distance of each node to the client; null: no path")
+    per_node: dict[str, list[Any]] = Field(
+        description="by node: `distance_…` to the node's retrained counterpart, `forget_accuracy_…`, "
+        "`membership_auc_…` (chance that a forgotten sample has a smaller loss there than under the counterpart), each "
+        "`before` and `after` the answer, of the `retrained` network, or the `floor` that another seed sets; "
+        "`predicted` influence, scaled to the mean distance before; `view_epsilon`, `view_reason`: what a neighbour's "
+        "view still reveals; `learned_from_both`: what those learn who kept their model"
+    )
+    by_hop: dict[str, Numbers] = Field(description="`hop`, `count` of nodes there, and the means of the above")
+    rounds: dict[str, Any] | None = Field(
+        default=None, description="the same by `hop` in each `round` of training; only with `full`"
+    )
+    recovery: dict[str, Any] | None = Field(
+        default=None,
+        description="accuracy in rounds of training after the answer, beside that of the retrained network",
+    )
+    consensus: dict[str, float | None] | None = Field(
+        default=None, description="root mean square distance of the nodes to their mean"
+    )
+
+
+class CurvesEntry(_Entry):
+    """Tables of plain numbers behind the figures; each may be missing."""
+
+    roc: list[RocEntry] | None = Field(default=None, description="ROC curves of the attacks")
+    relearning: RelearningEntry | None = Field(default=None, description="learning the forget set again")
+    network: NetworkEntry | None = Field(default=None, description="the deletion seen from every node")
+
+
+class EvaluationEntry(_Entry):
+    """A whole evaluation."""
+
+    schema_: Literal["fedunlearn/evaluation/1"] = Field(default=SCHEMA, alias="schema", description="this version")
+    battery: Levels = Field(description="how thoroughly was measured")
+    run: RunEntry = Field(description="the run")
+    settings: dict[str, Any] = Field(description="settings of the battery, defaults included")
+    samples: dict[str, int] = Field(description="size of each set of samples")
+    measures: list[MeasureEntry] = Field(description="the numbers")
+    refusals: list[RefusalEntry] = Field(description="the numbers that are not given")
+    curves: CurvesEntry = Field(description="what the figures show")
+    seconds: dict[str, float] = Field(description="wall-clock seconds of each step")
+    retold: dict[str, Any] | None = Field(
+        default=None, description="how well the run told again agrees with the run; null: only its models were read"
+    )
+    versions: dict[str, str] = Field(description="Python, this package and the libraries that decide numbers")
+
+
+def check_evaluation(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return an evaluation as plain JSON values that fit the schema, with its name first and defaults filled in.
+
+    Raises:
+        ValueError: naming the first entry that is missing or of the wrong kind.
+    """
+    try:
+        checked = EvaluationEntry.model_validate(plain({"schema": SCHEMA, **table}), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise ValueError(f"{EVALUATION}: {place}: {first['msg']}") from None
+    found = checked.model_dump(by_alias=True)
+    found["curves"] = {name: curve for name, curve in found["curves"].items() if curve is not None}
+    return found
+
+
+def read_evaluation(run: Path | str) -> dict[str, Any] | None:
+    """Return the evaluation of a run directory, or None where there is none.
+
+    Raises:
+        UserError: if the file cannot be read or is not an evaluation of this version.
+    """
+    file = Path(run) / EVALUATION
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise UserError(f"{file}: is not a JSON file ({error})") from None
+    found = table.get("schema") if isinstance(table, dict) else None
+    if found != SCHEMA:
+        raise UserError(f"{file}: schema = {found!r} is not one this version reads (allowed: '{SCHEMA}')")
+    try:
+        return check_evaluation(table)
+    except ValueError as error:
+        raise UserError(f"{file.parent}/{error}") from None
+
+
+def evaluation_csv(evaluation: Mapping[str, Any]) -> str:
+    """Return the measures as tidy CSV: a comment with the schema, the column names, one row a measure and model.
+
+    Values have as many digits as it takes to read back the same float64; an end of an interval that is not known is
+    empty; samples are written as ``forget=148 test=399``.
+    """
+    text = io.StringIO()
+    text.write(f"# schema: {TABLE_SCHEMA}\n")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(CSV_FIELDS)
+    for measure in evaluation["measures"]:
+        samples = " ".join(f"{name}={count}" for name, count in measure["samples"].items())
+        for model in COLUMNS:
+            if (entry := measure[model]) is not None:
+                ends = ["" if entry[end] is None else repr(float(entry[end])) for end in ("low", "high")]
+                row = [measure["section"], measure["name"], model, repr(float(entry["value"])), *ends, samples]
+                writer.writerow(row)
+    return text.getvalue()
