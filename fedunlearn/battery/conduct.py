@@ -190,9 +190,9 @@ def compare_with_run(subject: Subject, retold: Retold) -> dict[str, Any]:
         "unlearned": vector_of(retold.network, retold.outcome),
         "retrained": vector_of(retold.twin, retold.twin_outcome),
     }
-    if subject.world.experiment.privacy.noise == "secret":
-        return {"same": False, "largest_difference": None, "reason": "the run's noise is secret and was drawn anew"}
     gap = max(float(np.abs(vector - subject.vectors[name]).max()) for name, vector in told.items())
+    if gap and subject.world.experiment.privacy.noise == "secret":
+        return {"same": False, "largest_difference": None, "reason": "the run's noise is secret and was drawn anew"}
     return {"same": gap == 0.0, "largest_difference": gap, "reason": None}
 
 

@@ -1,7 +1,8 @@
 """Network-level evaluation of an answered request: reach by graph distance, views, recovery, consensus.
 
 Every number stands beside two others: the same for the network before the request, and the floor, which is what a
-second retrained network (the control, of another seed) has against the first.
+second retrained network (the control) has against the first. Here the control shares the run's start and has batches of
+its own: single nodes are compared by their parameters, and two starts put those far apart, whatever was deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +20,6 @@ from fedunlearn.battery.reached import (
     populations_of,
     predicted_reach,
     reach_measures,
-    trains_by_recipe,
 )
 from fedunlearn.battery.retold import Retold
 from fedunlearn.battery.revealed import View, epsilon_measures, rise_measures, views_of
@@ -104,7 +104,7 @@ def _recovery(
     names = ("recovery_rounds_mean_accuracy", "recovery_rounds_worst_accuracy")
     training = retold.world.experiment.training
     found: Recovery | None = None
-    if not trains_by_recipe(retold.world):
+    if not retold.world.unlearner.trains_by_recipe:
         reason = "this method trains by a recipe of its own, and ordinary rounds would undo what that recipe claims"
     else:
         try:

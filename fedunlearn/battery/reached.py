@@ -32,22 +32,20 @@ from fedunlearn.simulation import World
 Array = NDArray[np.float64]
 FORGET_LIMIT = 500
 """At most so many forget samples are shown to every node."""
-RECORDS_ONLY = ("rewind",)
-"""Methods that train by the recipe in a way of their own: they keep copies on the way, and change nothing."""
 _DISTANCE = (
     "L2 distance of a node's parameters to those it has in the retrained network, before noise where there is noise; "
-    "control is the distance between two retrained networks of different seeds, whose starts and batches differ too"
+    "control is the distance between two retrained networks that share the run's start and whose batches differ"
 )
 _ACCURACY = "accuracy of the nodes' own models on the forget set: forgotten if as in the retrained network"
 _AUC = (
     "area of 'a forget sample's loss is below its loss at the same node of the retrained network': 0.5 says that the "
-    "deleted samples are treated alike; control is what another retrained network gives"
+    "deleted samples are treated alike; control is what another retrained network gives that shares the run's start"
 )
 
 _SHARE = (
     "share of the forget samples whose loss at a node is below that of the same sample at the same node of the "
     "retrained network: 0.5 says that nothing is left, if the share of test samples is 0.5 too; control is what "
-    "another retrained network gives"
+    "another retrained network gives that shares the run's start"
 )
 _TEST_SHARE = (
     "the same share of test samples, on which no network was trained: what it is away from 0.5 is a change of the "
@@ -73,19 +71,15 @@ def forget_samples(world: World, evaluator: Evaluator, request: DeletionRequest)
     return SampleSet(*(part[:FORGET_LIMIT] for part in (samples.inputs, samples.labels, samples.rows)))
 
 
-def trains_by_recipe(world: World) -> bool:
-    """Return whether the run's network learned by local steps and mixing, as ``training`` says."""
-    return not world.unlearner.trains_itself or world.experiment.unlearning.method in RECORDS_ONLY
-
-
 def populations_of(retold: Retold) -> dict[str, Network]:
-    return dict(zip(COLUMNS, (retold.before, retold.network, retold.twin, retold.control)))
+    """Return the populations by column; ``control`` is the one that shares the run's start."""
+    return dict(zip(COLUMNS, (retold.before, retold.network, retold.twin, retold.sibling)))
 
 
 def measure_reach(retold: Retold, only: list[int] | None, tick: Callable[[int], None]) -> Reach:
     """Return distances, accuracies, membership areas and rises of losses at every node, or at those in ``only``."""
     networks = populations_of(retold)
-    outcomes = (retold.before_outcome, retold.outcome, retold.twin_outcome, retold.control_outcome)
+    outcomes = (retold.before_outcome, retold.outcome, retold.twin_outcome, retold.sibling_outcome)
     shots = {
         name: Snapshot(outcome.noise_free, None, network)
         for (name, network), outcome in zip(networks.items(), outcomes)
@@ -202,7 +196,7 @@ def predicted_reach(retold: Retold, reach: Reach) -> tuple[Found, Array]:
     reason = None
     if client is None:
         reason = "the last request names no single client whose influence could be predicted"
-    elif not trains_by_recipe(world):
+    elif not world.unlearner.trains_by_recipe:
         reason = "this method trains one common vector by a recipe of its own, which mixing says nothing about"
     elif training.rounds == 0:
         reason = "the network was trained for 0 rounds, so no client has any influence to predict"

@@ -7,7 +7,7 @@ cache, so that mostly only the answers are computed again.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
@@ -40,8 +40,11 @@ class Retold:
         network: the population after the last answer.
         twin: retrained with the run's seed without anything that was deleted.
         control: retrained in the same way with another seed; what differs from ``twin`` is chance.
+        sibling: the control once more, from the run's own start: other batches and noise, and nothing else. It is the
+            floor for single nodes, whose parameters two starts may put far apart. Where all seeds have one start
+            (softmax, a checkpoint) it is ``control`` itself.
         request: the last request.
-        before_outcome, outcome, twin_outcome, control_outcome: how the stages of these populations ended.
+        before_outcome, outcome, …: how the stages of these populations ended.
     """
 
     world: World
@@ -51,11 +54,13 @@ class Retold:
     network: Network
     twin: Network
     control: Network
+    sibling: Network
     request: DeletionRequest
     before_outcome: Outcome
     outcome: Outcome
     twin_outcome: Outcome
     control_outcome: Outcome
+    sibling_outcome: Outcome
     situation: Situation
     cache: TrainingCache
 
@@ -107,17 +112,28 @@ def all_deleted(world: World) -> NDArray[np.int64]:
 
 
 def retrain(
-    world: World, session: Session, cache: TrainingCache, name: str, base: Network, phase: str
-) -> tuple[Network, Outcome]:  # fmt: skip
-    """Train a population without all that the requests delete, by the recipe, and end its training as the method does.
+    world: World, session: Session, cache: TrainingCache, phases: Mapping[str, tuple[World, str]]
+) -> dict[str, tuple[Network, Outcome]]:  # fmt: skip
+    """Train populations without all that the requests delete, by the recipe, and end their training as the method does.
 
-    ``base`` is any population of the whole graph; the new one is made from the start and the seed of ``world``.
+    ``phases`` has for each name the world that it is trained in (its start, seed and method) and the phase that is
+    told. They learn side by side, unless the method trains in a way of its own.
     """
-    *_, (_, lack) = departures(world, base)
-    twin = new_network(world, session, name, **lack)
-    situation = twin_situation(world)
-    learn(world, cache, [(twin, phase)], situation)
-    return twin, world.unlearner.conclude(twin, situation)
+    *_, (_, lack) = departures(world)
+    fresh = {name: new_network(mine, session, name, **lack) for name, (mine, _) in phases.items()}
+    for name, (mine, _) in phases.items():
+        if mine.unlearner is not world.unlearner:  # that one was prepared long ago
+            mine.unlearner.prepare(fresh[name], twin_situation(mine))
+    if world.unlearner.trains_itself:
+        for name, (mine, phase) in phases.items():
+            learn(mine, cache, [(fresh[name], phase)], twin_situation(mine))
+    else:
+        pupils = [(fresh[name], phase) for name, (_, phase) in phases.items()]
+        learn(world, cache, pupils, twin_situation(world), [mine.start for mine, _ in phases.values()])
+    return {
+        name: (fresh[name], mine.unlearner.conclude(fresh[name], twin_situation(mine)))
+        for name, (mine, _) in phases.items()
+    }
 
 
 def twin_situation(world: World) -> Situation:
@@ -141,7 +157,6 @@ def retell(world: World, battery_seed: int) -> Iterator[Retold]:
         unlearner.prepare(network, situation)
         learn(world, cache, [(network, "train")], situation)
         concluded = unlearner.conclude(network, situation)
-        whole = new_network(world, session, "whole", world.graph)  # remembers who was there before any departure
         copies: list[Network] = []
 
         def look(request: DeletionRequest) -> None:
@@ -149,12 +164,15 @@ def retell(world: World, battery_seed: int) -> Iterator[Retold]:
                 copies.append(evaluator.keep(network))
 
         before_outcome, last, situation = answer_each(world, network, record, concluded, look=look)
-        twin, twin_outcome = retrain(world, session, cache, "retrained", whole, "retrain")
-        other = replace(world_of_seed(world, seed_of(battery_seed, "control", 0)), unlearner=pristine)
-        other.unlearner.prepare(whole, twin_situation(other))
-        control, control_outcome = retrain(other, session, cache, "control", whole, "retrain (control)")
-        whole.drop()
+        other = replace(world_of_seed(world, seed_of(battery_seed, "control", 0)), unlearner=copy.deepcopy(pristine))
+        phases = {"retrained": (world, "retrain"), "control": (other, "retrain (control)")}
+        if not np.array_equal(other.start, world.start):
+            beside = replace(other, start=world.start, unlearner=pristine)
+            phases["sibling"] = (beside, "retrain (control, the run's start)")
+        found = retrain(world, session, cache, phases)
+        (twin, twin_outcome), (control, control_outcome) = found["retrained"], found["control"]
+        sibling, sibling_outcome = found.get("sibling", found["control"])
         yield Retold(
-            world, session, evaluator, copies[0], network, twin, control, world.requests[-1], before_outcome, last,
-            twin_outcome, control_outcome, situation, cache,
+            world, session, evaluator, copies[0], network, twin, control, sibling, world.requests[-1], before_outcome,
+            last, twin_outcome, control_outcome, sibling_outcome, situation, cache,
         )  # fmt: skip

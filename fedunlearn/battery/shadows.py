@@ -128,12 +128,10 @@ def _train(world: World, cache: TrainingCache, battery_seed: int, numbers: Seque
     inside = {k: world_of_seed(world, seed_of(battery_seed, WITH, k)) for k in numbers}
     outside = {k: world_of_seed(world, seed_of(battery_seed, WITHOUT, k)) for k in numbers}
     with open_session(world) as session:
-        whole = new_network(world, session, "whole", world.graph)
-        cache.evaluator.put_node_test(whole)
-        *_, (_, lack) = departures(world, whole)
-        whole.drop()
+        *_, (_, lack) = departures(world)
         pupils = {} if own else {k: new_network(w, session, f"with-{k}", w.graph) for k, w in inside.items()}
         others = {k: new_network(w, session, f"without-{k}", **lack) for k, w in outside.items()}
+        cache.evaluator.put_node_test(others[numbers[0]])
         if own:
             for k, network in others.items():
                 outside[k].unlearner.prepare(network, twin_situation(outside[k]))

@@ -16,8 +16,9 @@ from fedunlearn.data import Escrow
 from fedunlearn.errors import UserError
 from fedunlearn.evaluation.evaluator import Evaluator, SampleSet
 from fedunlearn.evaluation.outputs import Outputs, SetName, outputs_of
-from fedunlearn.results.reading import Run, read_run
-from fedunlearn.results.run_directory import FAILURE, REQUIRED, SETTINGS
+from fedunlearn.results.finished import finished_run
+from fedunlearn.results.reading import Run
+from fedunlearn.results.run_directory import SETTINGS
 from fedunlearn.simulation import World, prepare
 from fedunlearn.simulation.world import Progress
 
@@ -82,10 +83,8 @@ def subject_of(path: Path, progress: Progress) -> Subject:
         UserError: if the folder is not a finished run of this version, the run has no request, or the data are not
             those that it was made with.
     """
-    run = finished(path)
+    run = finished_run(path, with_requests=True)
     experiment = load_experiment(path / SETTINGS)
-    if not run.summary["requests"]:
-        raise UserError(f"'{path}' answered no deletion request, so there is nothing that it could have forgotten")
     world = prepare(experiment, progress)
     _refuse_other_data(path, run, world)
     evaluator, deleted = evaluator_of(world), all_deleted(world)
@@ -97,19 +96,6 @@ def subject_of(path: Path, progress: Progress) -> Subject:
     vectors = {name: _model(run, name, world) for name in MODELS}
     sha256 = hashlib.sha256((path / SETTINGS).read_bytes()).hexdigest()
     return Subject(run, world, evaluator, deleted, sets, vectors, sha256)
-
-
-def finished(path: Path) -> Run:
-    """Return a finished run; UserError, in one sentence, for anything else."""
-    if not path.is_dir():
-        raise UserError(f"'{path}' is not a folder (allowed: the folder of a finished run)")
-    if (path / FAILURE).exists():
-        raise UserError(f"'{path}' is a run that failed (allowed: a finished run)")
-    if not any((path / name).exists() for name in REQUIRED):
-        raise UserError(f"'{path}' is not a run directory (allowed: the folder of a finished run)")
-    if ".partial-" in path.resolve().name:
-        raise UserError(f"'{path}' is a run that is not finished (allowed: a finished run)")
-    return read_run(path)
 
 
 def _model(run: Run, name: str, world: World) -> NDArray[np.float32]:

@@ -173,7 +173,8 @@ def _stood_out(measures: Sequence[Mapping[str, Any]]) -> RenderableType:
 
 def _first_clause(reads: str) -> str:
     """Return what a measure means up to its first semicolon, parenthesis or full stop."""
-    return re.split(r"[;(]|\.(?:\s|$)", reads, maxsplit=1)[0].strip()
+    clause = re.split(r";|\s\(|\.(?:\s|$)", reads, maxsplit=1)[0].strip()
+    return clause[:1].upper() + clause[1:]
 
 
 def _bullets() -> Table:

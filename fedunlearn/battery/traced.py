@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedunlearn.battery.reached import forget_samples, trains_by_recipe
+from fedunlearn.battery.reached import forget_samples
 from fedunlearn.battery.retold import evaluator_of, open_session, seed_of, world_of_seed
 from fedunlearn.battery.settings import BatterySettings
 from fedunlearn.evaluation.evaluator import Snapshot
@@ -42,8 +43,10 @@ _PHASE, _NAME = "rounds", "influence_over_rounds"
 def traced(world: World, settings: BatterySettings, progress: Progress) -> dict[str, Any] | Refusal:
     """Train the network, its twin and a control side by side, and follow what separates them, by hop and round.
 
-    It is the training alone: what a method does at its end, such as a release, is not in it. Hops are counted in the
-    graph before any departure. Nothing is erased here, so nothing of the run's method is used.
+    The control shares the run's start and has batches of its own. What earlier requests deleted is in none of them, so
+    they differ in what the last one deletes. It is the training alone: what a method does at its end, such as a
+    release, is not in it. Hops are counted in the graph before any departure. Nothing is erased here, so nothing of
+    the run's method is used.
 
     Returns:
         ``round`` and ``hop``, and for every round a list by hop (None where no node is) of: ``distance`` to the
@@ -65,7 +68,7 @@ def traced(world: World, settings: BatterySettings, progress: Progress) -> dict[
     only = nodes_looked_at(hops, settings.seed)
     evaluator = evaluator_of(world)
     forget = forget_samples(world, evaluator, request)
-    other = world_of_seed(world, seed_of(settings.seed, "control", 0))
+    other = replace(world_of_seed(world, seed_of(settings.seed, "control", 0)), start=world.start)
     counts = np.diff(world.dataset.all_train_rows()[1])
     predicted = accumulated_influence(
         world.graph, world.experiment.topology.mixing, client, training, counts, rounds, world.experiment.seed
@@ -73,8 +76,9 @@ def traced(world: World, settings: BatterySettings, progress: Progress) -> dict[
     found: dict[str, list[list[float | None]]] = {}
     progress(_PHASE, 0, training.rounds)
     with open_session(world) as session:
-        network = new_network(world, session, "main", world.graph)
-        *_, (_, lack) = departures(world, network)
+        *earlier, (_, lack) = departures(world)
+        before = earlier[-1][1] if earlier else {"graph": world.graph}
+        network = new_network(world, session, "main", **before)
         twin, control = new_network(world, session, "retrained", **lack), new_network(other, session, "control", **lack)
         put_samples(network, "forget", forget)
         for index, (first, last) in enumerate(pairwise([0, *rounds])):
@@ -99,7 +103,7 @@ def _refused(world: World, request: DeletionRequest, size: int) -> str | None:
         return "the run has one node, so there is no network over which influence could travel"
     if request.node is None:
         return "the last request names no single client whose influence could be followed over the rounds"
-    if not trains_by_recipe(world):
+    if not world.unlearner.trains_by_recipe:
         return "this method trains by a recipe of its own, so rounds of local steps and mixing are not its training"
     if world.experiment.training.rounds == 0:
         return "the network was trained for 0 rounds, so there is no course over rounds"

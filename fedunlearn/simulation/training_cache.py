@@ -33,7 +33,7 @@ from fedunlearn.results.cache import ContentCache, content_key, default_folder
 
 ENTRY_LIMIT = 256 << 20
 """Largest entry, in bytes of its rows: storing more would take longer than it is worth."""
-FOLDER_LIMIT = 4 << 30
+FOLDER_LIMIT = 8 << 30
 """Largest folder, in bytes: what was stored first makes room."""
 _SOURCES = (
     "network", "models", "topology/graphs.py", "topology/matching.py", "topology/mixing.py", "randomness.py",

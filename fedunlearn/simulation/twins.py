@@ -48,7 +48,7 @@ class Twins:
         """Train the original network; where they learn side by side, every twin with it."""
         fresh, readings = [(network, "train")], []
         if side_by_side(self.world):
-            for request, lack in departures(self.world, network):
+            for request, lack in departures(self.world):
                 twin = new_network(self.world, self.session, f"retrained-{request.number}", **lack)
                 readings.append((request.number, Reading.of(twin)))
                 fresh.append((twin, f"retrain {request.number}"))
@@ -82,10 +82,11 @@ class Twins:
         return twin, *metered(twin, finish, world.watch, reading)
 
 
-def departures(world: World, network: Network) -> Iterator[tuple[DeletionRequest, dict[str, Any]]]:
+def departures(world: World) -> Iterator[tuple[DeletionRequest, dict[str, Any]]]:
     """Yield graph, alive vertices and deleted samples as they will be when each request has been answered: what a twin
     lacks, as :func:`fedunlearn.simulation.learning.new_network` takes it."""
-    graph, alive, deleted = network.graph, network.alive.copy(), network.deleted
+    graph, deleted = world.graph, np.zeros(0, dtype=np.int64)
+    alive = np.ones(graph.number_of_nodes(), dtype=bool)
     repair = world.experiment.topology.repair
     for request in world.requests:
         for node in () if repair == "relay" else request.leaves:

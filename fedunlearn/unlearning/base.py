@@ -154,6 +154,12 @@ class Unlearner:
         """Whether what training leaves depends on the method."""
         return type(self).train is not Unlearner.train
 
+    @property
+    def trains_by_recipe(self) -> bool:
+        """Whether rows take the local steps and the mixing of the recipe; a method that overrides :meth:`train` only to
+        record on the way says so."""
+        return not self.trains_itself
+
     def conclude(self, network: Network, situation: Situation) -> Outcome:
         """End the training of a network, by the same rule with and without the deleted data."""
         return Outcome(certificate_reason="the training of this method ends without a release")

@@ -76,6 +76,14 @@ def test_what_stands_out_is_listed_and_nothing_else():
     assert measure_title("loss_auc_forget_below_test") not in said
 
 
+def test_what_a_measure_means_is_told_once_for_its_kind_and_up_to_its_first_clause():
+    low, high = Estimate(0.3, 0.2, 0.35), Estimate(0.1)
+    reads = "mean KL(retrained‖model) in nats (natural logarithms); the interval covers samples"
+    two = [asdict(Measure(name, "distance", reads, high, low, high, None)) for name in ("kl_a", "kl_b")]
+    said = flat(example.evaluation(measures=two))
+    assert said.count("Mean KL(retrained‖model) in nats ") == 1 and "natural logarithms" not in said
+
+
 def test_nothing_may_stand_out():
     evaluation = example.evaluation(measures=[asdict(example.measures()[0])])
     assert "None of 1 measures with an interval lie to one side" in flat(evaluation)

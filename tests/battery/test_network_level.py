@@ -14,9 +14,9 @@ from fedunlearn.battery.network_level import network_level
 from fedunlearn.battery.reached import FORGET_LIMIT, forget_samples, measure_reach
 from fedunlearn.battery.retold import retell
 from fedunlearn.battery.settings import BatterySettings
-from fedunlearn.evaluation import reach
 from fedunlearn.evaluation.attacks.membership import loss_threshold_auc
 from fedunlearn.evaluation.measure import Found
+from fedunlearn.evaluation.nodes import reach
 from fedunlearn.evaluation.nodes.accumulated import accumulated_influence
 from fedunlearn.evaluation.nodes.consensus import consensus_distance
 from fedunlearn.evaluation.utility import accuracy_and_loss, losses
@@ -56,7 +56,7 @@ def test_distances_are_those_of_the_rows(told):
     rows = {
         name: net.read_rows(others).astype(np.float64)
         for name, net in (
-            ("before", retold.before), ("after", retold.network), ("floor", retold.control), ("twin", retold.twin)
+            ("before", retold.before), ("after", retold.network), ("floor", retold.sibling), ("twin", retold.twin)
         )
     }  # fmt: skip
     curve = found.curves["network"]
@@ -89,7 +89,7 @@ def test_what_every_node_says_about_the_forget_set(told):
     test, model = retold.evaluator.node_test, retold.world.model
     each = found.curves["network"]["per_node"]
     for node in (0, 1, 5):
-        nets = {"before": retold.before, "after": retold.network, "retrained": retold.twin, "control": retold.control}
+        nets = {"before": retold.before, "after": retold.network, "retrained": retold.twin, "control": retold.sibling}
         row = {name: net.read(node) for name, net in nets.items()}
         f = {name: losses(model, x, samples.inputs, samples.labels) for name, x in row.items()}
         t = {name: losses(model, x, test.inputs, test.labels) for name, x in row.items()}
@@ -109,6 +109,17 @@ def test_what_every_node_says_about_the_forget_set(told):
         assert each[name][CLIENT] is None or name in ("predicted", "view_reason")
 
 
+def test_two_starts_are_not_taken_for_the_floor_of_the_nodes():
+    """Of an MLP the control's start is elsewhere; the floor of single nodes is what other batches make."""
+    changes = {**FINETUNE, "model": {"name": "mlp", "features": "raw", "hidden": [8]}, "training": {"lr": 0.2}}
+    with retell(prepare(experiment(**changes), lambda *_: None), 1) as retold:
+        found = network_level(retold, SETTINGS, lambda *_: None)
+        floor = retold.evaluator.row_distances(retold.sibling, retold.twin)
+        far = retold.evaluator.row_distances(retold.control, retold.twin)
+    assert values(found, "distance_to_retrained_node_mean")["control"] == pytest.approx(np.nanmean(floor))
+    assert values(found, "distance_to_retrained_node_mean")["control"] < np.nanmean(far) / 2
+
+
 def test_predicted_influence_has_the_mean_of_the_measured(told):
     retold, found, _ = told
     each = found.curves["network"]["per_node"]
@@ -125,7 +136,7 @@ def test_predicted_influence_has_the_mean_of_the_measured(told):
 def test_consensus_recovery_and_progress(told):
     retold, found, ticks = told
     networks = {
-        "before": retold.before, "after": retold.network, "retrained": retold.twin, "control": retold.control
+        "before": retold.before, "after": retold.network, "retrained": retold.twin, "control": retold.sibling
     }  # fmt: skip
     expected = {name: consensus_distance(network) for name, network in networks.items()}
     assert found.curves["network"]["consensus"] == expected and min(expected.values()) > 0

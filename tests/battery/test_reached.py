@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_runs import experiment
 
-from fedunlearn.battery.reached import Reach, reach_measures, trains_by_recipe
+from fedunlearn.battery.reached import Reach, reach_measures
 from fedunlearn.evaluation.measure import Found
 from fedunlearn.simulation import prepare
 
@@ -68,4 +68,4 @@ def test_methods_that_train_by_the_recipe(method, expected):
     recipe = {"training": {"lr": 1.9, "l2": 1e-2, "batch": 512, "schedule": "holes"}}
     topology = {"generator": "complete", "repair": "relay"}
     world = prepare(experiment(unlearning={"method": method}, topology=topology, **recipe), lambda *_: None)
-    assert trains_by_recipe(world) == expected
+    assert world.unlearner.trains_by_recipe == expected

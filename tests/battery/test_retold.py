@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedunlearn.battery.retold import all_deleted, retell, seed_of, world_of_seed
+from fedunlearn.battery.retold import all_deleted, retell, seed_of, twin_situation, world_of_seed
 from fedunlearn.results.reading import read_run
 from fedunlearn.simulation import prepare
-from fedunlearn.simulation.learning import vector_of
+from fedunlearn.simulation.learning import new_network, vector_of
 from tests.small_runs import THREE_REQUESTS, experiment, run
 
 CASES: dict[str, dict[str, Any]] = {
@@ -82,3 +83,41 @@ def test_a_world_of_another_seed_shares_data_and_graph_but_not_start_or_method()
     assert other.unlearner is not world.unlearner
     assert not np.array_equal(other.start, world.start)
     assert seed_of(1, "shadow with", 0) != seed_of(1, "shadow without", 0)
+
+
+MLP: dict[str, Any] = {
+    "model": {"name": "mlp", "features": "raw", "hidden": [8]}, "training": {"lr": 0.2},
+    "unlearning": {"method": "finetune", "rounds": 1},
+}  # fmt: skip
+DP_SGD: dict[str, Any] = {
+    **MLP, "unlearning": {"method": "dp-sgd", "rate": 0.5, "clip": 0.5, "capacity": 6},
+    "training": {"lr": 0.2, "batch": 512, "schedule": "holes"},
+    "topology": {"generator": "complete", "repair": "relay"},
+    "requests": [{"level": "sample", "client": 2, "count": 5}],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", [MLP, DP_SGD], ids=["by the recipe", "by itself"])
+def test_the_sibling_is_the_control_from_the_runs_own_start(changes: dict[str, Any]) -> None:
+    world = prepare(experiment(**changes), silent)
+    with retell(world, battery_seed=5) as told:
+        other = replace(world_of_seed(prepare(experiment(**changes), silent), told.sibling.seed), start=world.start)
+        assert told.sibling.seed == told.control.seed != told.twin.seed
+        again = new_network(
+            other, told.session, "again", told.twin.graph, deleted=told.twin.deleted, alive=told.twin.alive
+        )
+        other.unlearner.train(again, twin_situation(other))
+        other.unlearner.conclude(again, twin_situation(other))
+        there = np.flatnonzero(told.twin.alive)
+        np.testing.assert_array_equal(told.sibling.read_rows(there), again.read_rows(there))
+        near, far = (told.evaluator.row_distances(net, told.twin) for net in (told.sibling, told.control))
+        assert (near[there] > 0).all()
+        assert np.nanmean(near) < np.nanmean(far) / 2
+
+
+def test_where_all_seeds_have_one_start_no_sibling_is_trained() -> None:
+    phases: list[str] = []
+    world = prepare(experiment(), lambda phase, done, total: phases.append(phase))
+    with retell(world, battery_seed=5) as told:
+        assert told.sibling is told.control and told.sibling_outcome is told.control_outcome
+    assert not any("start" in phase for phase in phases)

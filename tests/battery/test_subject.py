@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedunlearn.battery.subject import Subject, finished, subject_of
+from fedunlearn.battery.subject import Subject, subject_of
 from fedunlearn.errors import UserError
 from fedunlearn.results.reading import read_run
 from tests.small_runs import THREE_REQUESTS, run
@@ -71,38 +70,23 @@ def test_a_fresh_world_has_a_method_of_its_own(subject: Subject) -> None:
 
 
 def test_what_is_not_a_finished_run_gets_one_sentence(made: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="is not a folder"):
-        finished(tmp_path / "nothing")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match="not a run directory"):
-        finished(tmp_path / "empty")
-    for name, change, said in (
-        ("failed", lambda folder: (folder / "failure.json").write_text("{}"), "a run that failed"),
-        ("run.partial-12345678", lambda folder: None, "not finished"),
-        ("short", lambda folder: (folder / "ledger.json").unlink(), "it has no ledger.json"),
-        ("model", lambda folder: (folder / "models" / "unlearned.safetensors").unlink(), "there is no such model"),
-    ):
-        folder = tmp_path / name
-        shutil.copytree(made, folder)
-        change(folder)
-        with pytest.raises(UserError, match=said):
-            subject_of(folder, silent)
-
-
-@pytest.mark.parametrize("schema", ["fedunlearn/summary/1", "fedunlearn/summary/99", None])
-def test_a_summary_of_another_version_gets_one_sentence(schema: str | None, made: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "run"
-    shutil.copytree(made, folder)
-    summary = json.loads((folder / "summary.json").read_text())
-    summary["schema"] = schema
-    (folder / "summary.json").write_text(json.dumps(summary))
-    with pytest.raises(UserError, match=r"summary\.json: schema = .* is not one this version reads"):
-        finished(folder)
-
-
-def test_a_run_without_requests_has_nothing_to_have_forgotten(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="no such folder"):
+        subject_of(tmp_path / "nothing", silent)
+    shutil.copytree(made, tmp_path / "short")
+    (tmp_path / "short" / "models" / "unlearned.safetensors").unlink()
+    with pytest.raises(UserError, match="there is no such model"):
+        subject_of(tmp_path / "short", silent)
     run(tmp_path / "run", requests=[])
-    with pytest.raises(UserError, match="answered no deletion request"):
+    with pytest.raises(UserError, match="without deletion requests"):
+        subject_of(tmp_path / "run", silent)
+
+
+def test_a_model_of_another_size_gets_one_sentence(made: Path, tmp_path: Path) -> None:
+    shutil.copytree(made, tmp_path / "run")
+    run(tmp_path / "wide", model={"name": "mlp", "hidden": [4]}, unlearning={"method": "finetune"})
+    model = "models/unlearned.safetensors"
+    shutil.copy(tmp_path / "wide" / model, tmp_path / "run" / model)
+    with pytest.raises(UserError, match=r"model .unlearned. has .* parameters"):
         subject_of(tmp_path / "run", silent)
 
 

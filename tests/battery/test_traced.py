@@ -33,10 +33,13 @@ def follow(**changes):
     return found
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.7])
-def test_the_last_round_is_what_the_run_ended_with(momentum):
+MLP = {"model": {"name": "mlp", "features": "raw", "hidden": [8]}}
+
+
+@pytest.mark.parametrize(("momentum", "model"), [(0.0, {}), (0.7, {}), (0.0, MLP)])
+def test_the_last_round_is_what_the_run_ended_with(momentum, model):
     """Two ways to the same numbers: trained in pieces side by side, and as the run was trained."""
-    changes = {**FINETUNE, "training": {"momentum": momentum, "rounds": 9}}
+    changes = {**FINETUNE, **model, "training": {"momentum": momentum, "rounds": 9, "lr": 0.5 if model else 4.0}}
     found = follow(**changes)
     with retell(world(**changes), SETTINGS.seed) as retold:
         curve = network_level(retold, SETTINGS, lambda *_: None).curves["network"]["by_hop"]
@@ -65,6 +68,14 @@ def test_influence_travels_one_hop_a_round():
             if hop > round_:
                 assert (area[hop], gap[hop]) == (0.5, 0.0)
     assert [row[3] > 0 for row in found["predicted"]] == [r >= 3 for r in found["round"]]
+
+
+def test_what_an_earlier_request_deleted_is_not_taken_for_influence_of_the_last():
+    """Client 5 asked first, and client 2, three hops away on the ring, last: in round 1 only 2 and 1, 3 differ."""
+    requests = [{"level": "sample", "client": 5, "count": 6}, {"level": "client", "client": 2}]
+    found = follow(**FINETUNE, topology={"generator": "ring", "repair": "relay"}, requests=requests)
+    first = dict(zip(found["hop"], found["distance"][0]))
+    assert first[1] > 0 and first[2] == first[3] == 0.0
 
 
 def test_the_impulse_is_followed_where_the_matrix_is_fixed():

@@ -43,6 +43,15 @@ def test_every_measure_and_every_run_is_drawn():
     assert len(figure.axes) == len(found["measures"]) + 1
 
 
+def test_a_number_stands_to_the_right_of_all_that_its_row_shows():
+    found = comparison(reach={})
+    figure = compare_figure(found)
+    for axes, measure in zip(figure.axes, found["measures"]):
+        for text, columns in zip(axes.texts, measure["runs"].values(), strict=True):
+            shown = [columns[name]["value"] for name in ("unlearned", "retrained", "control") if columns[name]]
+            assert text.xy[0] >= max(shown) and text.xy[0] >= (columns["unlearned"]["high"] or 0)
+
+
 def test_without_evaluations_the_accuracies_are_drawn():
     figure = compare_figure(comparison(measures=[], reach={}))
     assert len(figure.axes) == 2 and "accuracy (forget)" in texts(figure)

@@ -81,6 +81,7 @@ def test_both_maps_show_every_node_on_one_scale():
     np.testing.assert_allclose(dots(figure, 1), sorted(v for v in after if v is not None))
     norms = [figure.axes[panel].collections[2].norm for panel in (0, 1)]
     assert norms[0] is norms[1] and norms[0].vmax == max(before)
+    assert norms[0].vmin == min(v for v in after if v is not None) < min(before)
     written = texts(figure)
     floor = np.nanmedian(np.array(network["per_node"]["distance_floor"], dtype=float))
     for piece in ("Where client 17's influence lies", "client 17 left", "before", "after", f"{floor:.3g}"):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedunlearn.evaluation.attacks import roc
+from fedunlearn.evaluation.attacks import areas, roc
 from fedunlearn.evaluation.measure import COLUMNS, Estimate, Found, Measure, Refusal
 
 Pairs = Mapping[str, tuple[NDArray[np.float64], NDArray[np.float64]]]
@@ -71,7 +71,7 @@ def score_lines(
         line(
             "auc",
             f"chance that a forgotten sample {of.score} than a {of.negatives} sample, ties counted half",
-            {model: roc.auc_estimate(*pair) for model, pair in pairs.items()},
+            {model: areas.auc_estimate(*pair) for model, pair in pairs.items()},
         )
     ]
     if seed is not None:

@@ -18,9 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import t as student
 
+from fedunlearn.evaluation.attacks.areas import auc
 from fedunlearn.evaluation.attacks.lira import Gaussians, Variance, fit, lira_score
 from fedunlearn.evaluation.attacks.rmia import GAMMA, OFFLINE_A, rmia_score
-from fedunlearn.evaluation.attacks.roc import auc
 from fedunlearn.evaluation.measure import Estimate
 from fedunlearn.randomness import uniforms
 

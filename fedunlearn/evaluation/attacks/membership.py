@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedunlearn.evaluation.attacks import roc
+from fedunlearn.evaluation.attacks import areas, roc
 
 
 def loss_threshold_auc(member_losses: NDArray[Any], nonmember_losses: NDArray[Any]) -> float:
@@ -30,7 +30,7 @@ def loss_threshold_auc(member_losses: NDArray[Any], nonmember_losses: NDArray[An
     Raises:
         UserError: if a set is empty or a loss is not a number.
     """
-    return roc.auc(_score(member_losses), _score(nonmember_losses))
+    return areas.auc(_score(member_losses), _score(nonmember_losses))
 
 
 def auc_interval(
@@ -38,7 +38,7 @@ def auc_interval(
 ) -> tuple[float, float]:
     """Return the confidence interval of :func:`loss_threshold_auc` by DeLong, DeLong and Clarke-Pearson (1988).
 
-    See :func:`fedunlearn.evaluation.attacks.roc.auc_interval_of`: it covers the choice of samples, not that of the
+    See :func:`fedunlearn.evaluation.attacks.areas.auc_interval_of`: it covers the choice of samples, not that of the
     trained model, and is cut to [0, 1].
 
     Args:
@@ -48,7 +48,7 @@ def auc_interval(
     Raises:
         UserError: if a set has fewer than two samples, a loss is not a number, or the level is out of range.
     """
-    return roc.auc_interval_of(_score(member_losses), _score(nonmember_losses), level)
+    return areas.auc_interval_of(_score(member_losses), _score(nonmember_losses), level)
 
 
 def threshold_balanced_accuracy(member_losses: NDArray[Any], nonmember_losses: NDArray[Any], seed: int) -> float:

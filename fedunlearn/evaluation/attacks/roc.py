@@ -1,4 +1,4 @@
-"""ROC curves of membership attacks: areas, rates at few false alarms, best thresholds, and their intervals.
+"""ROC curves of membership attacks: rates at few false alarms, best thresholds, and their intervals.
 
 A *score* is any number that is larger where a sample looks more like a member; a loss is a score with its sign turned.
 Only the order of scores counts, so they may be infinite, but not NaN. Every function takes ``members`` (m,) and
@@ -14,22 +14,17 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import ndtri
-from scipy.stats import rankdata
 
 from fedunlearn.errors import UserError
+from fedunlearn.evaluation.attacks.areas import auc, scores_of
 from fedunlearn.evaluation.bounds import LEVEL, lower_limit, upper_limit
 from fedunlearn.evaluation.measure import Estimate
-from fedunlearn.randomness import generator, uniforms
+from fedunlearn.randomness import uniforms
 
 RATES = (0.1, 0.01, 0.001)
 """False positive rates at which true positives are told, where there are enough non-members."""
-RESAMPLES = 1000
-"""Resamples of the paired bootstrap."""
 _POINTS = 200
 """At most so many points of a curve go into a figure; the first half of them are the corners nearest to fpr = 0."""
-_CHUNK = 1 << 18
-"""About so many numbers of the bootstrap are held at a time: they stay in the cache."""
 
 Array = NDArray[np.float64]
 
@@ -69,7 +64,7 @@ class AtRate:
     fpr: Estimate
 
 
-# --- the curve and its area -------------------------------------------------------------------------------------------
+# --- the curve -------------------------------------------------------------------------------------------
 
 
 def roc_of(members: ArrayLike, nonmembers: ArrayLike) -> Roc:
@@ -79,98 +74,6 @@ def roc_of(members: ArrayLike, nonmembers: ArrayLike) -> Roc:
     found, alarms = _at_least(inside, thresholds), _at_least(outside, thresholds)
     fpr, tpr = (np.concatenate([[0.0], k / k[-1]]) for k in (alarms, found))
     return Roc(fpr, tpr, auc(inside, outside), len(inside), len(outside))
-
-
-def auc(members: ArrayLike, nonmembers: ArrayLike) -> float:
-    """Return the probability that a random member scores above a random non-member, ties counted half.
-
-    It is the Mann-Whitney statistic, from ranks in O(n log n); two equal sets give exactly 0.5. UserError if a set is
-    empty or a score is not a number.
-    """
-    inside, outside = scores_of(members, nonmembers)
-    ranks = rankdata(np.concatenate([inside, outside]))[: len(inside)].sum()
-    return float((ranks - len(inside) * (len(inside) + 1) / 2) / (len(inside) * len(outside)))
-
-
-def auc_interval_of(members: ArrayLike, nonmembers: ArrayLike, level: float = 0.95) -> tuple[float, float]:
-    """Return the confidence interval of :func:`auc` by DeLong, DeLong and Clarke-Pearson (1988), for different samples.
-
-    The variance of the area is ``var(V10)/m + var(V01)/n`` with the placement values of members among non-members and
-    the other way round. The interval covers the choice of samples, not that of the trained model, and is cut to [0, 1].
-    Where members and non-members are the same samples under two models, use :func:`paired_auc_interval`.
-
-    Raises:
-        UserError: if a set has fewer than two samples, a score is not a number, or the level is out of range.
-    """
-    _check_level(level)
-    inside, outside = scores_of(members, nonmembers)
-    if min(len(inside), len(outside)) < 2:
-        raise UserError("the interval of a membership area needs at least two members and two non-members")
-    v10, v01 = _placements(inside, outside), 1.0 - _placements(outside, inside)
-    half = float(ndtri((1 + level) / 2)) * math.sqrt(v10.var(ddof=1) / len(v10) + v01.var(ddof=1) / len(v01))
-    area = float(v10.mean())
-    return max(0.0, area - half), min(1.0, area + half)
-
-
-def auc_estimate(members: ArrayLike, nonmembers: ArrayLike) -> Estimate:
-    """Return :func:`auc` with the 95 % interval of :func:`auc_interval_of`."""
-    return Estimate(auc(members, nonmembers), *auc_interval_of(members, nonmembers))
-
-
-def paired_auc_interval(
-    positives: ArrayLike, negatives: ArrayLike, seed: int, level: float = 0.95
-) -> tuple[float, float]:
-    """Return the interval of :func:`auc` when both sets are scores of the same n samples under two models.
-
-    Percentile bootstrap over :data:`RESAMPLES` resamples of whole samples, each with both of its scores (Efron and
-    Tibshirani 1993, chapter 13). A resample holds a sample twice more often than the data do, which moves its area by
-    ``(mean_i psi_ii - auc) / n`` on average, with psi_ii the comparison of a sample with itself; that is taken off.
-    The same numbers follow from the same seed. Equal sets give exactly (0.5, 0.5). The interval covers the choice of
-    samples, not that of the trained models.
-
-    Args:
-        positives, negatives: (n,) scores in one order of samples, n >= 2.
-        seed: seed of the resamples.
-        level: coverage, strictly between 0 and 1.
-
-    Raises:
-        UserError: if there are fewer than two samples, a score is not a number, or the level is out of range.
-        ValueError: if the sets differ in size.
-    """
-    _check_level(level)
-    first, second = scores_of(positives, negatives)
-    n = len(first)
-    if n != len(second):
-        raise ValueError(f"paired scores must be of the same samples, not of {n} and {len(second)}")
-    if n < 2:
-        raise UserError("the interval of a paired membership area needs at least two samples")
-    order = np.argsort(second, kind="stable")
-    ascending = second[order]
-    below, upto = (np.searchsorted(ascending, first, side=side) for side in ("left", "right"))
-    untied = bool((below == upto).all())
-    draw = generator(seed, "paired-auc")
-    areas = np.empty(RESAMPLES)
-    rows = max(1, _CHUNK // n)
-    for start in range(0, RESAMPLES, rows):
-        k = min(rows, RESAMPLES - start)
-        drawn = draw.integers(n, size=(k, n), dtype=np.int32) + (np.arange(k, dtype=np.int32) * n)[:, None]
-        weights = np.bincount(drawn.ravel(), minlength=k * n).reshape(k, n).astype(np.float64)
-        mass = np.zeros((k, n + 1))  # how much weight of the negatives lies below each place
-        np.cumsum(np.take(weights, order, axis=1), axis=1, out=mass[:, 1:])
-        less = np.take(mass, below, axis=1)
-        if not untied:
-            less = (less + np.take(mass, upto, axis=1)) / 2
-        areas[start : start + k] = np.einsum("kn,kn->k", weights, less)
-    areas /= float(n) ** 2
-    itself = float(((first > second) + 0.5 * (first == second)).mean())
-    shift = (itself - auc(first, second)) / n
-    low, high = np.quantile(areas, [(1 - level) / 2, (1 + level) / 2]) - shift
-    return max(0.0, float(low)), min(1.0, float(high))
-
-
-def paired_auc_estimate(positives: ArrayLike, negatives: ArrayLike, seed: int) -> Estimate:
-    """Return :func:`auc` with the 95 % interval of :func:`paired_auc_interval`."""
-    return Estimate(auc(positives, negatives), *paired_auc_interval(positives, negatives, seed))
 
 
 # --- few false positives ----------------------------------------------------------------------------------------------
@@ -296,27 +199,6 @@ def share(count: int, of: int, level: float = LEVEL) -> Estimate:
     return Estimate(count / of, low, high)
 
 
-def scores_of(members: ArrayLike, nonmembers: ArrayLike) -> tuple[Array, Array]:
-    """Return both sets as flat float64 arrays. UserError if one is empty or holds a NaN."""
-    pair = []
-    for name, given in (("members", members), ("non-members", nonmembers)):
-        values = np.asarray(given, dtype=np.float64).ravel()
-        if not len(values):
-            raise UserError(f"membership inference needs at least one sample among the {name}")
-        if np.isnan(values).any():
-            raise UserError(
-                f"membership inference met a score among the {name} that is not a number: the model diverged"
-            )
-        pair.append(values)
-    return pair[0], pair[1]
-
-
-def _placements(values: Array, among: Array) -> Array:
-    """Return, for every value, the share of ``among`` that is smaller, ties counted half, from mid-ranks."""
-    joint = rankdata(np.concatenate([values, among]))[: len(values)]
-    return (joint - rankdata(values)) / len(among)
-
-
 def _at_least(scores: Array, thresholds: Array) -> NDArray[np.int64]:
     return len(scores) - np.searchsorted(np.sort(scores), thresholds, side="left")
 
@@ -324,8 +206,3 @@ def _at_least(scores: Array, thresholds: Array) -> NDArray[np.int64]:
 def _halves(values: Array, seed: int, which: int) -> tuple[Array, Array]:
     order = np.argsort(uniforms(seed, "membership", np.arange(len(values)), which), kind="stable")
     return values[order[: len(values) // 2]], values[order[len(values) // 2 :]]
-
-
-def _check_level(level: float) -> None:
-    if not 0 < level < 1:
-        raise UserError(f"level = {level} is not allowed: it must lie strictly between 0 and 1")

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedunlearn.evaluation.attacks import example_game, roc
+from fedunlearn.evaluation.attacks import areas, example_game, roc
 from fedunlearn.evaluation.attacks.lira import fit, lira_score, offline_score
 from fedunlearn.evaluation.attacks.rmia import rmia_score
 from fedunlearn.evaluation.attacks.shadow_margins import ShadowMargins
@@ -93,7 +93,7 @@ def _world_game(answers: Answers, shadow: ShadowMargins, rates: tuple[float, ...
         for model in ("original", "unlearned", "control"):
             if model in answers and not (attack == "ulira" and model == "original"):
                 scores = score(model)
-                duels[model] = _Duel(scores, negatives, roc.paired_auc_estimate(scores, negatives, seed))
+                duels[model] = _Duel(scores, negatives, areas.paired_auc_estimate(scores, negatives, seed))
         reads = (
             f"{LABELS[attack]}: chance that a deleted sample scores above one at the retrained model; 0.5 and the "
             "control say that nothing is left; the interval covers samples, not models"
@@ -144,7 +144,7 @@ def _member_game(answers: Answers, shadow: ShadowMargins, rates: tuple[float, ..
         for model in ("original", "unlearned", "retrained", "control"):
             if model in answers:
                 pair = score(model)
-                duels[model] = _Duel(*pair, roc.auc_estimate(*pair))
+                duels[model] = _Duel(*pair, areas.auc_estimate(*pair))
         reads = (
             f"{LABELS[attack]}: chance that a deleted sample scores above a test sample at one model; the retrained "
             "model's value says that nothing is left"

@@ -16,7 +16,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedunlearn.evaluation.attacks import roc
+from fedunlearn.evaluation.attacks import areas
 from fedunlearn.evaluation.attacks.attack_lines import Comparison, models_of, resolved, score_lines
 from fedunlearn.evaluation.measure import Found, Measure, Refusal, together
 from fedunlearn.evaluation.outputs import Answers, Outputs
@@ -61,7 +61,7 @@ def _against_retrained(answers: Answers, attack: str, seed: int) -> Found:
         reason = f"it needs at least 2 forget samples, and there is {len(ideal)}"
         return Found(refusals=(Refusal(name, "membership", reason),))
     values = {
-        model: roc.paired_auc_estimate(_score(answers[model]["forget"], attack), ideal, seed)
+        model: areas.paired_auc_estimate(_score(answers[model]["forget"], attack), ideal, seed)
         for model in models_of(answers) if model != "retrained"
     }  # fmt: skip
     reads = (

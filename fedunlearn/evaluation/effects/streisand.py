@@ -12,7 +12,7 @@ import math
 import numpy as np
 from scipy.stats import t as student
 
-from fedunlearn.evaluation.attacks.roc import auc_estimate, paired_auc_estimate
+from fedunlearn.evaluation.attacks.areas import auc_estimate, paired_auc_estimate
 from fedunlearn.evaluation.measure import Estimate, Found, Measure, Refusal
 from fedunlearn.evaluation.outputs import Answers, Outputs, Vector
 from fedunlearn.evaluation.rates import line, share_of

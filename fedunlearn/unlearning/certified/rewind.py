@@ -137,6 +137,11 @@ class Rewind(Unlearner):
             train(network, training, first=done, every=every, watch=look)
         self._known[network.name] = network.deleted.copy()
 
+    @property
+    def trains_by_recipe(self) -> bool:
+        """Yes: copies are kept on the way, and nothing else is done to the rows."""
+        return True
+
     def conclude(self, network: Network, situation: Situation) -> Outcome:
         """End the training: the mean of the rows with noise is released and becomes every row."""
         vector = network.mean(phase_cost=True)

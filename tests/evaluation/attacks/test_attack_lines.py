@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fedunlearn.errors import UserError
-from fedunlearn.evaluation import roc
+from fedunlearn.evaluation.attacks import areas, roc
 from fedunlearn.evaluation.attacks.attack_lines import Comparison, models_of, resolved, score_lines
 from fedunlearn.randomness import generator
 
@@ -29,7 +29,7 @@ def test_every_line_holds_the_number_of_its_model():
     assert [measure.name for measure in found.measures] == names
     for model, pair in given.items():
         area, accuracy, first, second = (getattr(measure, model) for measure in found.measures)
-        assert (area.value, (area.low, area.high)) == (roc.auc(*pair), roc.auc_interval_of(*pair))
+        assert (area.value, (area.low, area.high)) == (areas.auc(*pair), areas.auc_interval_of(*pair))
         assert accuracy == roc.balanced_accuracy(*pair, seed=4)
         assert (first, second) == (roc.tpr_at(*pair, 0.1).tpr, roc.tpr_at(*pair, 0.01).tpr)
     for measure in found.measures:
@@ -45,7 +45,7 @@ def test_curves_say_what_they_compare():
         ("simple, original", "loss, original", "original forget", "original test"),
         ("simple, retrained", "loss, retrained", "retrained forget", "retrained test"),
     ]
-    assert [c["auc"] for c in curves] == [roc.auc(*pair) for pair in pairs().values()]
+    assert [c["auc"] for c in curves] == [areas.auc(*pair) for pair in pairs().values()]
     assert {c["smallest_fpr"] for c in curves} == {1 / 120}
 
 

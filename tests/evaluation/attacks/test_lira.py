@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from scipy.special import ndtr
 from scipy.stats import norm
 
+from fedunlearn.evaluation.attacks.areas import auc
 from fedunlearn.evaluation.attacks.lira import FEW_MODELS, FLOOR, Gaussians, fit, lira_score, offline_score
-from fedunlearn.evaluation.attacks.roc import auc, tpr_at
+from fedunlearn.evaluation.attacks.roc import tpr_at
 from fedunlearn.randomness import generator
 
 finite = st.floats(-30, 30)

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fedunlearn.evaluation.attacks.areas import auc
 from fedunlearn.evaluation.attacks.rmia import log_typical, rmia_score
-from fedunlearn.evaluation.attacks.roc import auc
 from fedunlearn.randomness import generator
 
 finite = st.floats(-20, 20)

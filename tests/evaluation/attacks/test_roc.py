@@ -12,7 +12,7 @@ from scipy.stats import binomtest, norm
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fedunlearn.errors import UserError
-from fedunlearn.evaluation import roc
+from fedunlearn.evaluation.attacks import areas, roc
 from fedunlearn.randomness import generator
 
 # few different values, so that ties are the rule
@@ -31,21 +31,23 @@ def test_curve_and_area_agree_with_scikit_learn(members, others):
     fpr, tpr, _ = roc_curve(*truth_of(members, others), drop_intermediate=False)
     assert found.fpr == pytest.approx(fpr, abs=1e-12)
     assert found.tpr == pytest.approx(tpr, abs=1e-12)
-    assert found.auc == roc.auc(members, others) == pytest.approx(roc_auc_score(*truth_of(members, others)), abs=1e-12)
+    assert (
+        found.auc == areas.auc(members, others) == pytest.approx(roc_auc_score(*truth_of(members, others)), abs=1e-12)
+    )
     assert np.trapezoid(found.tpr, found.fpr) == pytest.approx(found.auc, abs=1e-12)
     assert (found.members, found.nonmembers) == (len(members), len(others))
 
 
 @given(scores)
 def test_equal_sets_have_an_area_of_exactly_one_half(values):
-    assert roc.auc(values, values[::-1]) == 0.5
+    assert areas.auc(values, values[::-1]) == 0.5
     if len(values) > 1:
-        assert roc.paired_auc_interval(values, values, seed=3) == (0.5, 0.5)
+        assert areas.paired_auc_interval(values, values, seed=3) == (0.5, 0.5)
 
 
 def test_infinite_scores_are_ranked():
-    assert roc.auc([np.inf, 1.0], [0.0, -np.inf]) == 1.0
-    assert roc.auc([np.inf, -np.inf], [np.inf, -np.inf]) == 0.5
+    assert areas.auc([np.inf, 1.0], [0.0, -np.inf]) == 1.0
+    assert areas.auc([np.inf, -np.inf], [np.inf, -np.inf]) == 0.5
     assert roc.roc_of([np.inf, -np.inf], [0.0]).tpr.tolist() == [0.0, 0.5, 0.5, 1.0]
 
 
@@ -120,7 +122,7 @@ def bivariate(draw, n, shift, correlation):
 def test_the_paired_interval_covers_the_true_area_as_often_as_it_says():
     draw, hits, trials = generator(2, "test-roc"), 0, 300
     for seed in range(trials):
-        low, high = roc.paired_auc_interval(*bivariate(draw, 50, 0.5, 0.8), seed)
+        low, high = areas.paired_auc_interval(*bivariate(draw, 50, 0.5, 0.8), seed)
         hits += low <= norm.cdf(0.5 / np.sqrt(2)) <= high
     assert 0.91 <= hits / trials <= 0.985
 
@@ -132,10 +134,10 @@ def test_the_paired_interval_has_the_width_of_the_law_of_large_samples():
         v10 = (first[:, None] > second[None]).mean(1)
         v01 = (first[:, None] > second[None]).mean(0)
         width = 2 * 1.96 * np.sqrt((v10 + v01).var(ddof=1) / 400)
-        low, high = roc.paired_auc_interval(first, second, seed=1)
+        low, high = areas.paired_auc_interval(first, second, seed=1)
         assert high - low == pytest.approx(width, rel=0.1)
-        assert (low + high) / 2 == pytest.approx(roc.auc(first, second), abs=0.1 * width)
-    unpaired = roc.auc_interval_of(first, second)
+        assert (low + high) / 2 == pytest.approx(areas.auc(first, second), abs=0.1 * width)
+    unpaired = areas.auc_interval_of(first, second)
     assert high - low < (unpaired[1] - unpaired[0]) / 2
 
 
@@ -148,14 +150,14 @@ def test_the_paired_interval_against_resampling_by_hand(monkeypatch):
     itself = np.mean((first > second) + 0.5 * (first == second))
     shift = (itself - roc_auc_score(*truth_of(first, second))) / 17
     expected = np.quantile(areas, [0.05, 0.95]) - shift
-    assert roc.paired_auc_interval(first, second, seed=7, level=0.9) == pytest.approx(tuple(expected), abs=1e-12)
+    assert areas.paired_auc_interval(first, second, seed=7, level=0.9) == pytest.approx(tuple(expected), abs=1e-12)
     monkeypatch.setattr(roc, "_CHUNK", 40)
-    assert roc.paired_auc_interval(first, second, seed=7, level=0.9) == pytest.approx(tuple(expected), abs=1e-12)
+    assert areas.paired_auc_interval(first, second, seed=7, level=0.9) == pytest.approx(tuple(expected), abs=1e-12)
 
 
 def test_paired_resamples_depend_on_the_seed_only():
     first, second = bivariate(generator(5, "test-roc"), 30, 0.5, 0.5)
-    intervals = [roc.paired_auc_interval(first, second, seed) for seed in (1, 1, 2)]
+    intervals = [areas.paired_auc_interval(first, second, seed) for seed in (1, 1, 2)]
     assert intervals[0] == intervals[1] != intervals[2]
 
 
@@ -216,12 +218,12 @@ def test_a_curve_table_is_plain_json():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: roc.auc([], [1.0]), "at least one sample among the members"),
+        (lambda: areas.auc([], [1.0]), "at least one sample among the members"),
         (lambda: roc.roc_of([1.0], [np.nan]), "a score among the non-members that is not a number"),
-        (lambda: roc.auc_interval_of([1.0], [1.0, 2.0]), "at least two members"),
-        (lambda: roc.auc_interval_of([1.0, 2.0], [1.0, 2.0], level=1.0), "level = 1.0"),
-        (lambda: roc.paired_auc_interval([1.0], [1.0], seed=1), "at least two samples"),
-        (lambda: roc.paired_auc_interval([1.0, 2.0], [1.0, 2.0], seed=1, level=0.0), "level = 0.0"),
+        (lambda: areas.auc_interval_of([1.0], [1.0, 2.0]), "at least two members"),
+        (lambda: areas.auc_interval_of([1.0, 2.0], [1.0, 2.0], level=1.0), "level = 1.0"),
+        (lambda: areas.paired_auc_interval([1.0], [1.0], seed=1), "at least two samples"),
+        (lambda: areas.paired_auc_interval([1.0, 2.0], [1.0, 2.0], seed=1, level=0.0), "level = 0.0"),
         (lambda: roc.balanced_accuracy([1.0, 2.0], [1.0], seed=0), "at least two members"),
         (lambda: roc.tpr_at([1.0, 2.0], [1.0], 0.0), "a false positive rate of 0 is not allowed"),
         (lambda: roc.tpr_at([1.0, 2.0], [1.0], 1.0), "a false positive rate of 1 is not allowed"),
@@ -234,4 +236,4 @@ def test_mistakes_are_told_in_one_sentence(call, says):
 
 def test_paired_scores_of_different_samples_are_a_programmers_mistake():
     with pytest.raises(ValueError, match="same samples"):
-        roc.paired_auc_interval([1.0, 2.0], [1.0, 2.0, 3.0], seed=1)
+        areas.paired_auc_interval([1.0, 2.0], [1.0, 2.0, 3.0], seed=1)

@@ -11,10 +11,11 @@ from scipy.stats import norm
 from sklearn.datasets import load_digits
 
 from fedunlearn.errors import UserError
+from fedunlearn.evaluation.attacks.areas import auc, auc_interval_of, paired_auc_interval
 from fedunlearn.evaluation.attacks.example_game import lira_pairs, loss_pairs, split_models
 from fedunlearn.evaluation.attacks.lira import fit, lira_score
 from fedunlearn.evaluation.attacks.rmia import rmia_score
-from fedunlearn.evaluation.attacks.roc import auc, auc_interval_of, paired_auc_interval, tpr_at
+from fedunlearn.evaluation.attacks.roc import tpr_at
 from fedunlearn.evaluation.attacks.shadow_game import shadow_game
 from fedunlearn.evaluation.attacks.shadow_margins import ShadowMargins
 from fedunlearn.evaluation.measure import Found

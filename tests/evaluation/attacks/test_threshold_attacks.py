@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fedunlearn.errors import UserError
-from fedunlearn.evaluation import roc
+from fedunlearn.evaluation.attacks import areas
 from fedunlearn.evaluation.attacks.threshold_attacks import threshold_attacks
 from fedunlearn.evaluation.outputs import Outputs
 from tests.evaluation.made_answers import answers
@@ -57,7 +57,7 @@ def test_areas_and_rates_are_those_of_scikit_learn(world, lines, attack, model):
         found = getattr(lines[f"{attack}_auc_forget_below_retrained"], model)
         truth = np.repeat([1, 0], 60)
         assert found.value == pytest.approx(roc_auc_score(truth, -np.concatenate([inside, ideal])), abs=1e-12)
-        expected = roc.paired_auc_interval(-inside, -ideal, seed=1)
+        expected = areas.paired_auc_interval(-inside, -ideal, seed=1)
         assert (found.low, found.high) == pytest.approx(expected, abs=1e-12)
 
 
@@ -87,7 +87,7 @@ def test_the_same_model_twice_is_exactly_one_half_from_itself(world):
 
 def test_confidence_has_the_curve_of_the_loss(world, lines):
     for model, sets in world.items():
-        by_confidence = roc.auc(sets["forget"].confidence, sets["test"].confidence)
+        by_confidence = areas.auc(sets["forget"].confidence, sets["test"].confidence)
         # confidences of 1 - 1e-16 and above are ties, so a memorised set may differ by them
         assert by_confidence == pytest.approx(getattr(lines["loss_auc_forget_below_test"], model).value, abs=1e-9)
     assert "confidence" in lines["loss_auc_forget_below_test"].reads

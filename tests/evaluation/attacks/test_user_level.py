@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chi2
 
-from fedunlearn.evaluation.attacks.roc import auc, auc_interval_of
+from fedunlearn.evaluation.attacks.areas import auc, auc_interval_of
 from fedunlearn.evaluation.attacks.shadow_margins import ShadowMargins
 from fedunlearn.evaluation.attacks.user_level import (
     ADVANTAGE,
