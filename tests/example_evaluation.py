@@ -150,6 +150,10 @@ def evaluation(level: str = "full", **changes: Any) -> dict[str, Any]:
         },
         "settings": {"level": level}, "samples": {"forget": 158, "retain": 400, "test": 399, "never_member": 250},
         "measures": [asdict(measure) for measure in part.measures],
+        "judgements": [
+            {"measure": "lira_tpr_at_fpr_0.01_forget_above_never_member", "verdict": "stands out", "grade": "models",
+             "memory": True, "sentence": "the answer has 0.094, above 0.01"},
+        ],
         "refusals": [asdict(refusal) for refusal in part.refusals], "curves": part.curves,
         "seconds": {"models": 1.5, "shadow models": 61.0}, "retold": None, "versions": {"fedunlearn": "0.4.0"},
     }  # fmt: skip

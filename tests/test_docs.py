@@ -42,8 +42,8 @@ def anchor(heading: str) -> str:
 def test_the_documents_are_there():
     assert {"README.md", "CHANGELOG.md"} <= set(NAMES)
     rooms = (
-        "accounting", "architecture", "audit", "certificates", "comparison", "data", "evaluation", "influence", "measures",
-        "methods", "reproductions", "results", "scope", "topologies",
+        "accounting", "architecture", "audit", "certificates", "comparison", "data", "evaluation", "influence",
+        "measures", "methods", "reproductions", "results", "scope", "topologies",
     )  # fmt: skip
     assert {f"docs/{room}.md" for room in rooms} <= set(NAMES)
 

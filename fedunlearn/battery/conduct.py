@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fedunlearn.battery.expected import expected_seconds
 from fedunlearn.battery.network_level import network_level
 from fedunlearn.battery.planted import planted
 from fedunlearn.battery.retold import Retold, retell, seed_of
@@ -33,6 +34,7 @@ from fedunlearn.evaluation.measure import Found, Refusal, together
 from fedunlearn.evaluation.output_distance import output_distances, zrf
 from fedunlearn.evaluation.outputs import Outputs, SetName
 from fedunlearn.evaluation.populations.populations import populations
+from fedunlearn.network.workers import kept_on
 from fedunlearn.results.reading import Run
 from fedunlearn.simulation.learning import vector_of
 from fedunlearn.simulation.world import Progress
@@ -65,6 +67,7 @@ class Evaluation:
     retold: dict[str, Any] | None
 
 
+@kept_on()
 def evaluate(path: Path, settings: BatterySettings, *, progress: Progress | None = None) -> Evaluation:
     """Measure a finished run.
 
@@ -81,7 +84,8 @@ def evaluate(path: Path, settings: BatterySettings, *, progress: Progress | None
     subject = subject_of(path, tell)
     samples: dict[str, int] = {name: len(part.labels) for name, part in subject.sets.items()}
     refuse_unresolved(settings.false_positive_rates, samples)
-    steps = Steps(expected_seconds(subject, settings), tell)
+    took = subject.run.summary.get("seconds", {})
+    steps = Steps(expected_seconds(subject.world, took, samples, settings), tell)
     parts: list[Found] = []
     vectors: dict[str, NDArray[np.float32]] = dict(subject.vectors)
     retold_entry: dict[str, Any] | None = None
@@ -204,32 +208,3 @@ def refuse_unresolved(rates: tuple[float, ...], samples: Mapping[str, int]) -> N
                 f"false_positive_rates = {min(rates):g} needs at least {int(np.ceil(1 / min(rates)))} samples in the "
                 f"{name} set to count false positives on, and there are {samples[name]}"
             )
-
-
-def expected_seconds(subject: Subject, settings: BatterySettings) -> dict[str, float]:
-    """Return what each step is expected to take, from the seconds that the run itself took for its phases."""
-    took = subject.run.summary.get("seconds", {})
-    train, again, answer = (float(took.get(name) or 1.0) for name in ("train", "retrain", "unlearn"))
-    dim, size = subject.world.model.dim, sum(len(part.labels) for part in subject.sets.values())
-    look = 1.0 + (1e-3 if subject.world.model.takes_images else 5e-5) * size
-    steps: dict[str, float] = {}
-    if settings.level != "quick":
-        nodes = subject.world.graph.number_of_nodes()
-        steps["retell"] = 2.0 + answer + 1.2 * again
-        steps["network"] = (
-            2.0
-            + nodes * dim * 2e-7
-            + settings.recovery_rounds * train / max(1, subject.world.experiment.training.rounds)
-        )
-        if settings.backdoor:
-            steps["backdoor"] = 2.0 + train + answer
-    if settings.level == "full":
-        steps["shadow models"] = settings.shadows * (2.0 + 2 * train + answer + look)
-    steps["models"] = 4 * look + 5.0
-    if settings.level == "full":
-        steps["shadow attacks"] = 10.0
-    steps["membership of clients"] = 0.5
-    steps["relearning"] = 4 * settings.relearn_steps * 1e-7 * dim + 0.5
-    if settings.level != "quick" and settings.trace_rounds:
-        steps["rounds"] = 2.0 + 2.5 * train
-    return steps

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedunlearn.battery.retold import all_deleted, evaluator_of, open_session
 from fedunlearn.battery.settings import BatterySettings
-from fedunlearn.data import FederatedDataset, Role
+from fedunlearn.data import Escrow, FederatedDataset, Role
 from fedunlearn.errors import UserError
 from fedunlearn.evaluation.effects.backdoor import backdoor_measures, node_measures, plant, target_class, trigger
 from fedunlearn.evaluation.evaluator import Evaluator
@@ -76,11 +76,12 @@ def planted(
     if control is not None:
         vectors["control"] = control
     rows = evaluator.test.rows
+    forgotten = evaluator.sample_set(Escrow(dataset, deleted).open(purpose="evaluation").rows).rows
     found = backdoor_measures(
         {name: _answers(quiet, dataset, vector, rows, marked=True) for name, vector in vectors.items()},
         {name: _answers(quiet, dataset, vector, rows) for name, vector in vectors.items()},
         target,
-        {n: _answers(quiet, dataset, v, evaluator.sample_set(deleted).rows, marked=True) for n, v in vectors.items()},
+        {name: _answers(quiet, dataset, vector, forgotten, marked=True) for name, vector in vectors.items()},
     )
     if world.graph.number_of_nodes() == 1 or world.experiment.training.algorithm == "fedavg":
         return found  # the nodes have no models of their own

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from fedunlearn.battery.settings import LEVELS, Level
 from fedunlearn.errors import UserError
+from fedunlearn.evaluation.standing_out import judgements
 from fedunlearn.plots.influence_map import influence_map
 from fedunlearn.plots.reach import reach_by_hop, reach_over_rounds
 from fedunlearn.plots.relearning import relearning_curves
@@ -61,6 +62,7 @@ def report(evaluation: Evaluation) -> dict[str, Any]:
             "settings": evaluation.settings.model_dump(mode="json"),
             "samples": evaluation.samples,
             "measures": [asdict(measure) for measure in found.measures],
+            "judgements": [{**asdict(judgement), "measure": judgement.measure.name} for judgement in judgements(found)],
             "refusals": [asdict(refusal) for refusal in found.refusals],
             "curves": found.curves,
             "seconds": evaluation.seconds,

@@ -99,6 +99,11 @@ def _scaled(tell: Callable[[float], None], share: float) -> Progress:
     return lambda phase, done, total: tell(share * done / max(total, 1))
 
 
+def _part(progress: Progress, place: int, count: int) -> Progress:
+    """Return a callable that tells one training of several, which follow one another, as a part of the whole."""
+    return lambda phase, done, total: progress(phase, place * total + done, count * total)
+
+
 def _silent(phase: str, done: int, total: int) -> None:
     """Report nothing."""
 
@@ -112,9 +117,15 @@ def shadow_cache(world: World, evaluator: Evaluator) -> TrainingCache:
 
 
 def _chunks(world: World, count: int) -> Iterator[range]:
-    """Yield the numbers of the pairs that are trained side by side: as many as memory and the workers are good for."""
-    copies = 2 if world.experiment.training.momentum > 0 else 1
-    size = 2 * 4 * world.graph.number_of_nodes() * world.model.dim * copies
+    """Yield the numbers of the pairs that are trained side by side: as many as memory and the workers are good for.
+
+    Of each pair two populations lie on the hosts and one is saved, each with its momenta, or, where the method trains
+    itself, one with what the method keeps of it.
+    """
+    training, unlearner = world.experiment.training, world.unlearner
+    copies = (1 if unlearner.trains_itself else 3) * (2 if training.momentum > 0 else 1)
+    copies += unlearner.copies_kept(training.rounds)
+    size = 4 * world.graph.number_of_nodes() * world.model.dim * copies
     at_once = max(1, int(_SHARE * available_bytes()) // size)
     if world.graph.number_of_nodes() > _MANY:
         at_once = min(at_once, _MANY)
@@ -133,9 +144,10 @@ def _train(world: World, cache: TrainingCache, battery_seed: int, numbers: Seque
         others = {k: new_network(w, session, f"without-{k}", **lack) for k, w in outside.items()}
         cache.evaluator.put_node_test(others[numbers[0]])
         if own:
-            for k, network in others.items():
-                outside[k].unlearner.prepare(network, twin_situation(outside[k]))
-                learn(outside[k], cache, [(network, "shadow")], twin_situation(outside[k]))
+            for place, (k, network) in enumerate(others.items()):
+                mine = replace(outside[k], progress=_part(world.progress, place, len(others)))
+                mine.unlearner.prepare(network, twin_situation(mine))
+                learn(mine, cache, [(network, "shadow")], twin_situation(mine))
         else:
             fresh = [(network, "shadow") for network in [*pupils.values(), *others.values()]]
             starts = [w.start for w in [*inside.values(), *outside.values()]]

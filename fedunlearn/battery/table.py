@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -17,21 +16,33 @@ from fedunlearn.results.measure_names import SECTIONS, interval_text, measure_ti
 from fedunlearn.results.words import seconds
 
 _WIDTH = 98
-_SIDES = {
-    True: "On the side of the original, as if less had been forgotten than by retraining:",
-    False: "On the other side, beyond the retrained network or nearer to it than another seed comes:",
-    None: "Beside the retrained network, with no original to compare:",
-}
+_VERDICTS = (
+    ("stands out", "models", "Told from retraining, chance over models or writers included:"),
+    (
+        "stands out",
+        "one seed",
+        "Told from retraining, as far as one other seed shows; a reason to look, not a finding:",
+    ),
+    ("not told apart", None, "Not told from retraining, where the original is:"),
+    ("cannot tell", None, "Cannot tell:"),
+)
+_NOT_ALL = (
+    "Judged are only measures that were named in advance, one a section. Among all numbers some lie outside by chance, "
+    "for the samples of a model move together with its seed."
+)
 _TEXT_WIDTH = 92
 """Columns of running text at most."""
 
 
-def evaluation_table(evaluation: Mapping[str, Any], *, explain: bool = False) -> RenderableType:
-    """Return a whole evaluation: a section for each question, what is not given and why, and what stands out.
+def evaluation_table(
+    evaluation: Mapping[str, Any], *, explain: bool = False, everything: bool = True
+) -> RenderableType:  # fmt: skip
+    """Return an evaluation: a section for each question, what is not given and why, and what stands out.
 
     Args:
         evaluation: as in ``evaluation.json`` (:mod:`fedunlearn.results.evaluation_schema`).
         explain: whether to print under every measure what its number means.
+        everything: whether to print all measures, or only those that are judged.
     """
     run = evaluation["run"]
     title = Text.assemble(
@@ -53,48 +64,10 @@ def evaluation_table(evaluation: Mapping[str, Any], *, explain: bool = False) ->
     ]
     whole = Table.grid(expand=False)
     whole.add_column(max_width=_WIDTH, overflow="fold")
-    for row in (title, about, Padding(_narrow(key), (1, 0, 0, 0)), *blocks, _stand_outs(evaluation), _foot(evaluation)):
+    shown = blocks if everything else [_first_lines(evaluation, explain)]
+    for row in (title, about, Padding(_narrow(key), (1, 0, 0, 0)), *shown, _judgements(evaluation), _foot(evaluation)):
         whole.add_row(row)
     return whole
-
-
-def standing_out(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the measures whose unlearned interval holds neither the retrained value nor the control's.
-
-    Both must lie on the same side of it: an unlearned number between those of two retrained networks is one that
-    retraining gives. Where only one of the two exists it decides alone.
-    """
-    return [measure for measure in judged(evaluation) if _outside(measure) != 0]
-
-
-def judged(evaluation: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """Return the measures that could stand out: an unlearned interval, and a number to hold against it."""
-    return [
-        measure
-        for measure in evaluation["measures"]
-        if interval_text(measure["unlearned"]) and (measure["retrained"] or measure["control"])
-    ]
-
-
-def side_of_original(measure: Mapping[str, Any]) -> bool | None:
-    """Return whether a measure that stands out does so on the side of the original; None where there is no original.
-
-    On the other side forgetting has gone further than retraining, or a distance to the retrained network is smaller
-    than that between two retrained ones.
-    """
-    if measure["original"] is None:
-        return None
-    others = [measure[name]["value"] for name in ("retrained", "control") if measure[name] is not None]
-    return (measure["original"]["value"] - sum(others) / len(others)) * _outside(measure) > 0
-
-
-def _outside(measure: Mapping[str, Any]) -> int:
-    """Return 1 where the whole interval lies above what it is held against, -1 where it lies below, else 0."""
-    interval = measure["unlearned"]
-    others = [measure[name]["value"] for name in ("retrained", "control") if measure[name] is not None]
-    if interval["low"] > max(others):
-        return 1
-    return -1 if interval["high"] < min(others) else 0
 
 
 def _section(name: str, evaluation: Mapping[str, Any], explain: bool) -> RenderableType:
@@ -133,48 +106,40 @@ def _cell(estimate: Mapping[str, Any] | None, column: str) -> Text:
     return text
 
 
-def _stand_outs(evaluation: Mapping[str, Any]) -> RenderableType:
-    candidates, found = judged(evaluation), standing_out(evaluation)
-    head = Text("What stands out", style="bold")
-    if not candidates:
-        nothing = Text("nothing can: no measure has an interval and something to hold it against", style="dim")
-        return Padding(Group(head, Padding(nothing, (0, 0, 0, 2))), (1, 0, 0, 0))
-    parts: list[RenderableType] = []
-    for side, text in _SIDES.items():
-        if there := [measure for measure in found if side_of_original(measure) is side]:
-            parts += [_narrow(Text(text)), _stood_out(there)]
-    count = f"{len(found) or 'None'} of {len(candidates)} measures with an interval"
-    chance = (
-        f"{count} {'lies' if len(found) == 1 else 'lie'} to one side of the retrained value and the control. One in "
-        "twenty may do so by chance, and intervals cover the choice of samples, not that of the seed."
-    )
-    parts.append(_narrow(Text(chance, style="dim")))
-    return Padding(Group(head, Padding(Group(*parts), (0, 0, 0, 2))), (1, 0, 0, 0))
-
-
-def _stood_out(measures: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Return a list of measures with their numbers, and after the last of a kind the beginning of what it means."""
-    notes = _bullets()
-    for place, measure in enumerate(measures):
-        others = [f"{name} {value_text(measure[name])}" for name in ("retrained", "control") if measure[name]]
-        where = "above" if _outside(measure) > 0 else "below"
-        before = f", original {value_text(measure['original'])}" if measure["original"] else ""
-        said = Text.assemble(
-            (measure_title(measure["name"]), "bold"),
-            f": {value_text(measure['unlearned'])} ({interval_text(measure['unlearned'])}) is {where} "
-            f"{' and '.join(others)}{before}",
+def _judgements(evaluation: Mapping[str, Any]) -> RenderableType:
+    """Return what the measures that were named in advance say, by verdict."""
+    parts: list[RenderableType] = [Text("What stands out", style="bold")]
+    told = evaluation["judgements"]
+    for verdict, grade, text in _VERDICTS:
+        there = [entry for entry in told if entry["verdict"] == verdict and grade in (None, entry["grade"])]
+        if there:
+            notes = _bullets()
+            for entry in there:
+                side = {True: " (memory)", False: " (beyond retraining)", None: ""}[entry["memory"]]
+                notes.add_row(
+                    "·", Text.assemble((measure_title(entry["measure"]), "bold"), f"{side}: {entry['sentence']}")
+                )
+            parts += [Padding(_narrow(Text(text)), (0, 0, 0, 2)), Padding(notes, (0, 0, 0, 2))]
+    if not told:
+        parts.append(
+            Padding(Text("nothing is judged: none of the measures named for it is there", style="dim"), (0, 0, 0, 2))
         )
-        meaning = _first_clause(measure["reads"])
-        if place + 1 == len(measures) or _first_clause(measures[place + 1]["reads"]) != meaning:
-            said.append(f"\n{meaning}", style="dim")
-        notes.add_row("·", said)
-    return notes
+    else:
+        parts.append(Padding(_narrow(Text(_NOT_ALL, style="dim")), (0, 0, 0, 2)))
+    return Padding(Group(*parts), (1, 0, 0, 0))
 
 
-def _first_clause(reads: str) -> str:
-    """Return what a measure means up to its first semicolon, parenthesis or full stop."""
-    clause = re.split(r";|\s\(|\.(?:\s|$)", reads, maxsplit=1)[0].strip()
-    return clause[:1].upper() + clause[1:]
+def _first_lines(evaluation: Mapping[str, Any], explain: bool) -> RenderableType:
+    """Return the judged measures alone, and how many more there are."""
+    names = [entry["measure"] for entry in evaluation["judgements"]]
+    shown = [measure for measure in evaluation["measures"] if measure["name"] in names]
+    parts: list[RenderableType] = [Padding(_measures(shown, explain), (0, 0, 0, 2))] if shown else []
+    more, refused = len(evaluation["measures"]) - len(shown), len(evaluation["refusals"])
+    text = f"{more} further numbers: --all prints them, evaluation.csv has them."
+    if refused:
+        text += f" {refused} {'is' if refused == 1 else 'are'} not given; --all says why."
+    parts.append(Padding(_narrow(Text(text, style="dim")), (0, 0, 0, 2)))
+    return Padding(Group(*parts), (1, 0, 0, 0))
 
 
 def _bullets() -> Table:

@@ -45,6 +45,7 @@ def evaluate(
     replace: Annotated[
         bool, typer.Option("--replace", help="Write over an evaluation that says more than this one would.")
     ] = False,
+    everything: Annotated[bool, typer.Option("--all", help="Print every measure, not only the judged ones.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print under every number what it means.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print evaluation.json instead of tables.")] = False,
 ) -> None:  # fmt: skip
@@ -81,7 +82,7 @@ def evaluate(
     from fedunlearn.results.evaluation_schema import EVALUATION, EVALUATION_TABLE
 
     output = console()
-    output.print(evaluation_table(said, explain=explain))
+    output.print(evaluation_table(said, explain=explain, everything=everything))
     output.print()
     for figure in figures:
         output.print(f"figure   {figure}", soft_wrap=True, markup=False)

@@ -22,6 +22,7 @@ _ACCURACIES: tuple[tuple[SetName, str], ...] = (
 )
 _PLAIN = ("average_gap_of_accuracies_from_retrained", "tug_of_war_like_retrained")
 _ATTACKED = ("average_gap_from_retrained", "tug_of_war_mia_like_retrained")
+_COIN = "the attack's part is chance where its attacker is no better than a coin"
 _NO_INTERVAL = "it has no interval, the control shows what chance does"
 
 
@@ -79,9 +80,9 @@ def gaps(answers: Answers, mia: Mapping[str, float] | None) -> Found:
     without_forget = {m: {k: gap for k, gap in g.items() if k != "forget"} for m, g in attacked.items()}
     measures += [
         _line(_ATTACKED[0], {m: average_gap(g) for m, g in attacked.items()}, samples,
-              f"Mean of |model - retrained| over FA, RA, TA and a membership attack, in [0, 1]: {near_0}"),
+              f"Mean of |model - retrained| over FA, RA, TA and a membership attack, in [0, 1]; {_COIN}: {near_0}"),
         _line(_ATTACKED[1], {m: tug_of_war(g) for m, g in without_forget.items()}, samples,
-              f"ToW-MIA, ToW with a membership attack's value in the place of FA, in [0, 1]: {near_1}"),
+              f"ToW-MIA, ToW with a membership attack's value in the place of FA, in [0, 1]; {_COIN}: {near_1}"),
     ]  # fmt: skip
     return Found(tuple(measures), tuple(refusals))
 

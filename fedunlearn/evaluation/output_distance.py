@@ -84,7 +84,10 @@ def _other_class(model: Outputs, retrained: Outputs) -> Estimate:
     return rate_estimate(np.asarray(model.logits.argmax(1) != retrained.logits.argmax(1)))
 
 
-_FLOOR = "0 for equal outputs, and as small as the control when nothing is left to tell apart"
+_FLOOR = (
+    "0 for equal outputs; above the control is more than another seed explains; below it proves little where the "
+    "original is below it too, for the run's models share a seed with the retrained one, and the control does not"
+)
 _LINES: tuple[tuple[str, Callable[[Outputs, Outputs], Estimate], tuple[SetName, ...], str], ...] = (
     ("kl_retrained_to_model", _kl_from, ("forget", "retain", "test"), "Mean KL(retrained‖model) in nats"),
     ("kl_model_to_retrained", _kl_to, ("forget", "retain", "test"), "Mean KL(model‖retrained) in nats"),

@@ -47,7 +47,8 @@ class Outputs:
         above 37 and rounding noise a good way below: false ties and noise among samples that a model has memorised.
         """
         top = self.logits.max(axis=1, keepdims=True)
-        return self.logits - top - np.logaddexp(0.0, self._odds_against_top)[:, None]
+        with np.errstate(invalid="ignore"):  # outputs that are not numbers stay so, and whoever reads them says so
+            return self.logits - top - np.logaddexp(0.0, self._odds_against_top)[:, None]
 
     @cached_property
     def _odds_against_top(self) -> Vector:

@@ -62,11 +62,7 @@ def _set_up(request: Request, context: Context) -> Reply:
         Store(Path(folder)).remove()
         del context.state[_HANDLE]
     fresh = new_folder()
-    try:
-        host = Host.create(fresh, request.params, request.arrays)
-    except BaseException:
-        Store(fresh).remove()
-        raise
+    host = Host.create(fresh, request.params, request.arrays)
     context.state[_HANDLE] = ConfigRecord({"folder": str(fresh), "count": 0})
     _attached[str(fresh)] = (0, host)
     return Reply()

@@ -60,7 +60,10 @@ class Host(WorkOperations):
 
     @classmethod
     def create(cls, folder: Path, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Host:
-        """Lay out the store of a block in an empty folder: samples, stable sample ids, offsets, model."""
+        """Lay out the store of a block in an empty folder: samples, stable sample ids, offsets, model.
+
+        Whatever goes wrong, the folder is then gone.
+        """
         workers = Workers(int(params["workers"]))  # they import torch while the data are read here
         try:
             dataset = datasource.obtain(params["dataset"], params["data"])
@@ -73,6 +76,7 @@ class Host(WorkOperations):
             return cls(folder, workers)
         except BaseException:
             workers.close()
+            Store(folder).remove()  # nobody else knows the folder
             raise
 
     @classmethod

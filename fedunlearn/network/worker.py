@@ -10,6 +10,7 @@ import json
 import sys
 import traceback
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -29,6 +30,9 @@ def main() -> None:
             command = json.loads(line)
             if command["kind"] == "open":
                 block = Block(Path(command["folder"]))
+                answer: dict[str, Any] = {}
+            elif command["kind"] == "rest":  # the store is about to go: its memory must not be held on to
+                block = None
                 answer = {}
             else:
                 if block is None:

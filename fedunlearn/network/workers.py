@@ -31,7 +31,9 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM
 _KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": str(32 << 20), "MALLOC_TRIM_THRESHOLD_": str(256 << 20)}
 """Settings of glibc: what a training step frees stays with the process, and the next step's memory is warm."""
 _early: SimpleQueue[Process] = SimpleQueue()
-"""Workers that have been started and belong to no host yet."""
+"""Workers that have been started and belong to no host yet, or no longer."""
+_keeping: list[bool] = []
+"""One entry for every :func:`kept_on` that is entered."""
 
 
 def default_workers() -> int:
@@ -57,10 +59,13 @@ def _start() -> Process:
 
 
 def _early_or_new() -> Process:
-    try:
-        return _early.get_nowait()
-    except Empty:
-        return _start()
+    with suppress(Empty):
+        while True:
+            process = _early.get_nowait()
+            if process.poll() is None:
+                return process
+            _end([process])
+    return _start()
 
 
 @contextmanager
@@ -75,12 +80,30 @@ def started_early(count: int | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        left = []
-        with suppress(Empty):
-            while True:
-                left.append(_early.get_nowait())
-                left[-1].kill()  # it may still be importing; there is nothing to finish
-        _end(left)
+        _end_waiting()
+
+
+@contextmanager
+def kept_on() -> Iterator[None]:
+    """Let hosts that are closed inside hand their workers to those that are opened later; in the end all are ended.
+
+    For whoever opens many hosts one after another: starting a worker takes longer than a small training.
+    """
+    _keeping.append(True)
+    try:
+        yield
+    finally:
+        _keeping.pop()
+        _end_waiting()
+
+
+def _end_waiting() -> None:
+    left = []
+    with suppress(Empty):
+        while True:
+            left.append(_early.get_nowait())
+            left[-1].kill()  # it may still be importing; there is nothing to finish
+    _end(left)
 
 
 def _end(processes: Sequence[Process]) -> None:
@@ -176,7 +199,21 @@ class Workers:
         return answer
 
     def close(self) -> None:
-        """End the worker processes."""
-        _end(self._processes)
+        """End the worker processes, or let them wait for other hosts (:func:`kept_on`)."""
+        waiting = self._put_to_rest() if _keeping else []
+        _end([process for process in self._processes if process not in waiting])
+        for process in waiting:
+            _early.put(process)
         self._processes = []
         self._threads.shutdown(wait=False)
+
+    def _put_to_rest(self) -> list[Process]:
+        """Make the workers that have nothing to do let go of the store; return those that did."""
+        rested = []
+        with suppress(Empty):
+            while True:  # who is still busy is not free, and must not be given to anybody
+                process = self._free.get_nowait()
+                with suppress(UserError, RuntimeError):
+                    self._ask(process, {"kind": "rest"})
+                    rested.append(process)
+        return rested

@@ -32,6 +32,8 @@ from fedunlearn.results.words import number
 HOPS = LinearSegmentedColormap.from_list("hops", ["#0b3c6f", "#2b7bba", "#44a58c", "#c9a227"])
 _LOG_FROM = 30.0
 """From this ratio of the largest to the smallest number on, the axis is logarithmic."""
+_FAR_BELOW = 30.0
+"""A floor so many times below all that was measured is named with an arrow, not drawn: it would squeeze the rest."""
 _LINES = 7
 """Distances from the client that are told apart in a panel over rounds."""
 _WIDTH, _HEIGHT = 9.8, 3.9
@@ -181,13 +183,13 @@ def draw_hops(
     horizontal_grid(axes)
     axes.set_title(title, fontsize=10, color=INK, loc="left", pad=8)
     numbers = np.array([values for line, values in lines if line.key != "predicted"])
-    limits = limits or _extent(numbers.ravel())
+    limits = limits or _extent(_without_far_floor(lines))
     begin = int(np.isfinite(numbers).any(axis=0).argmax())  # a client that has left is not there to be measured
     for line, values in lines:
         axes.plot(
             hops, values, color=line.colour, linewidth=1.9, linestyle=line.dashes, marker=line.mark or None,
             markersize=5.5, markeredgecolor=PAPER, markeredgewidth=0.8, zorder=4 if line.mark else 3,
-            clip_on=line.key == "predicted",
+            clip_on=line.key in ("predicted", "distance_floor"),
         )  # fmt: skip
     _scale(axes, limits, log=_by_orders(title, limits))
     axes.set_xlim(float(hops[begin]) - 0.12, float(hops[-1]) + 0.12)
@@ -232,6 +234,15 @@ def _rounds_panel(
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, steps=[1, 2, 5, 10]))
     axes.set_xlim(float(rounds[0]), float(rounds[-1]))
     _names(axes, names)
+
+
+def _without_far_floor(lines: Sequence[tuple[_Line, Vector]]) -> Vector:
+    """Return all numbers that set the scale: not a prediction, and no floor that lies far below everything else."""
+    found = np.concatenate([v for line, v in lines if line.key not in ("predicted", "distance_floor")] or [np.zeros(0)])
+    floor = np.concatenate([v for line, v in lines if line.key == "distance_floor"] or [np.zeros(0)])
+    finite, low = found[np.isfinite(found)], floor[np.isfinite(floor)]
+    far = len(finite) and len(low) and 0 <= float(low.min()) < float(finite.min()) / _FAR_BELOW
+    return finite if far else np.concatenate([found, floor])
 
 
 def _extent(values: Vector) -> tuple[float, float]:

@@ -134,6 +134,21 @@ class CurvesEntry(_Entry):
     network: NetworkEntry | None = Field(default=None, description="the deletion seen from every node")
 
 
+class JudgementEntry(_Entry):
+    """What one of the measures that were named in advance says ([why only these](#what-stands-out))."""
+
+    measure: str = Field(description="its name")
+    verdict: Literal["stands out", "not told apart", "cannot tell"] = Field(
+        description="whether the answer is told from retraining by it; `cannot tell`: the rule does not even see the "
+        "original"
+    )
+    grade: Literal["models", "one seed"] = Field(
+        description="`models`: the number covers chance over models or writers; `one seed`: one control is all there is"
+    )
+    memory: bool | None = Field(description="whether it stands out on the side of the original; null: not to be said")
+    sentence: str = Field(description="why")
+
+
 class EvaluationEntry(_Entry):
     """A whole evaluation."""
 
@@ -143,6 +158,7 @@ class EvaluationEntry(_Entry):
     settings: dict[str, Any] = Field(description="settings of the battery, defaults included")
     samples: dict[str, int] = Field(description="size of each set of samples")
     measures: list[MeasureEntry] = Field(description="the numbers")
+    judgements: list[JudgementEntry] = Field(description="what the measures named in advance say, one a section")
     refusals: list[RefusalEntry] = Field(description="the numbers that are not given")
     curves: CurvesEntry = Field(description="what the figures show")
     seconds: dict[str, float] = Field(description="wall-clock seconds of each step")

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import io
-from dataclasses import asdict
 
 import example_evaluation as example
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from rich.console import Console
 
-from fedunlearn.battery.table import evaluation_table, judged, side_of_original, standing_out
-from fedunlearn.evaluation.measure import Estimate, Measure
+from fedunlearn.battery.table import evaluation_table
 from fedunlearn.results.measure_names import SECTIONS, interval_text, measure_title, value_text
 
 
@@ -64,54 +60,46 @@ def test_a_battery_without_control_says_so():
     assert "There is no control" not in flat(example.evaluation())
 
 
-def test_what_stands_out_is_listed_and_nothing_else():
+def judged(measure: str, verdict: str, grade: str = "models", memory: bool | None = None) -> dict:
+    return {
+        "measure": measure,
+        "verdict": verdict,
+        "grade": grade,
+        "memory": memory,
+        "sentence": f"because of {measure}",
+    }
+
+
+def test_judgements_are_listed_by_verdict_with_their_reason():
+    told = [
+        judged("a_auc", "stands out", "models", True), judged("b_auc", "stands out", "one seed", False),
+        judged("c_auc", "not told apart"), judged("d_auc", "cannot tell"),
+    ]  # fmt: skip
+    said = flat({**example.evaluation(), "judgements": told}).partition("What stands out")[2]
+    places = [
+        said.index(piece)
+        for piece in (
+            "chance over models or writers included: · a AUC (memory): because of a_auc",
+            "a reason to look, not a finding: · b AUC (beyond retraining): because of b_auc",
+            "where the original is: · c AUC: because of c_auc",
+            "Cannot tell: · d AUC: because of d_auc",
+            "Judged are only measures that were named in advance",
+        )
+    ]
+    assert places == sorted(places)
+
+
+def test_without_a_judged_measure_nothing_is_judged():
+    assert "nothing is judged" in flat({**example.evaluation(), "judgements": []})
+
+
+def test_the_short_table_has_the_judged_measures_and_counts_the_others():
     evaluation = example.evaluation()
-    assert [m["name"] for m in standing_out(evaluation)] == ["lira_tpr_at_fpr_0.01_forget_above_never_member"]
-    said = flat(evaluation).partition("What stands out")[2]
-    assert (
-        "On the side of the original, as if less had been forgotten than by retraining: · LiRA TPR at FPR 0.01: forget "
-        "above never-member: 0.094 (0.054–0.134) is above retrained 0.011 and control 0.013, original 0.181"
-    ) in said
-    assert "1 of 4 measures with an interval lies to one side" in said
-    assert measure_title("loss_auc_forget_below_test") not in said
-
-
-def test_what_a_measure_means_is_told_once_for_its_kind_and_up_to_its_first_clause():
-    low, high = Estimate(0.3, 0.2, 0.35), Estimate(0.1)
-    reads = "mean KL(retrained‖model) in nats (natural logarithms); the interval covers samples"
-    two = [asdict(Measure(name, "distance", reads, high, low, high, None)) for name in ("kl_a", "kl_b")]
-    said = flat(example.evaluation(measures=two))
-    assert said.count("Mean KL(retrained‖model) in nats ") == 1 and "natural logarithms" not in said
-
-
-def test_nothing_may_stand_out():
-    evaluation = example.evaluation(measures=[asdict(example.measures()[0])])
-    assert "None of 1 measures with an interval lie to one side" in flat(evaluation)
-    assert "nothing can: no measure has an interval" in flat(example.evaluation(measures=[]))
-
-
-def test_measures_beyond_retraining_and_without_an_original_stand_apart():
-    low, high = Estimate(0.3, 0.2, 0.35), Estimate(0.5, 0.45, 0.55)
-    beyond = Measure("a_auc", "membership", "a", Estimate(0.9), low, high, high)
-    alone = Measure("b_auc", "membership", "b", None, low, high, None)
-    evaluation = example.evaluation(measures=[asdict(beyond), asdict(alone)])
-    assert [side_of_original(measure) for measure in standing_out(evaluation)] == [False, None]
-    said = flat(evaluation)
-    assert "nearer to it than another seed comes: · a AUC: 0.300 (0.200–0.350) is below retrained 0.500 and" in said
-    assert "with no original to compare: · b AUC: 0.300 (0.200–0.350) is below retrained 0.500" in said
-
-
-shares = st.floats(0, 1)
-
-
-@given(shares, shares, shares, shares, st.booleans())
-def test_standing_out_means_that_the_interval_lies_to_one_side(a, b, retrained, control, both):
-    low, high = sorted((a, b))
-    measure = Measure(
-        "x", "membership", "x", Estimate(0.5), Estimate((low + high) / 2, low, high), Estimate(retrained),
-        Estimate(control) if both else None,
-    )  # fmt: skip
-    evaluation = {"measures": [asdict(measure)]}
-    others = [retrained, control] if both else [retrained]
-    outside = all(x < low for x in others) or all(x > high for x in others)
-    assert bool(standing_out(evaluation)) == outside and len(judged(evaluation)) == 1
+    name = evaluation["measures"][0]["name"]
+    short = flat({**evaluation, "judgements": [judged(name, "not told apart")]}, everything=False)
+    assert measure_title(name) in short.partition("What stands out")[0]
+    assert measure_title(evaluation["measures"][1]["name"]) not in short
+    refused = len(evaluation["refusals"])
+    assert f"{len(evaluation['measures']) - 1} further numbers: --all prints them" in short
+    assert f"{refused} {'is' if refused == 1 else 'are'} not given; --all says why" in short
+    assert "is not given: it needs" not in short

@@ -157,6 +157,38 @@ def test_the_course_over_rounds_joins_the_networks_curves() -> None:
     assert found.curves["network"]["rounds"] is None
 
 
+@pytest.mark.parametrize("phase", ["request 0", "network", "backdoor", "shadow models", "rounds"])
+def test_an_interrupted_battery_leaves_no_store_behind(made: Path, phase: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fedunlearn.network import inline
+
+    folders: list[Path] = []
+    genuine = inline.new_folder
+    monkeypatch.setattr(inline, "new_folder", lambda: folders.append(genuine()) or folders[-1])
+
+    def interrupt(said: str, done: int, total: int) -> None:
+        if said == phase and done:
+            assert any(folder.exists() for folder in folders)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(made, FULL, progress=interrupt)
+    assert not any(folder.exists() for folder in folders)
+
+
+def test_secret_noise_is_no_excuse_where_none_was_drawn(tmp_path: Path) -> None:
+    """Fine-tuning releases nothing, so its story told again is the run's, whatever the setting of noise says."""
+    standard = BatterySettings(
+        level="standard", relearn_steps=5, recovery_rounds=1, backdoor=False, trace_rounds=False
+    )  # fmt: skip
+    run(tmp_path / "run", **FINETUNE, privacy={"noise": "secret"})
+    assert evaluate(tmp_path / "run", standard).retold == {"same": True, "largest_difference": 0.0, "reason": None}
+    run(tmp_path / "drawn", data=DATA, privacy={"noise": "secret"})
+    told = evaluate(tmp_path / "drawn", standard).retold
+    assert told is not None
+    assert told["same"] is False
+    assert "secret" in told["reason"]
+
+
 def test_a_model_that_diverged_gets_one_sentence(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from fedunlearn.battery import subject
 

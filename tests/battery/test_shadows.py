@@ -106,3 +106,27 @@ def test_pairs_are_trained_side_by_side_as_memory_allows(
     changes = {"data": {"clients": nodes}, "topology": {"generator": "complete"}}
     world = prepare(experiment(**changes, requests=[{"level": "sample", "client": 0, "count": 3}]), silent)
     assert [len(numbers) for numbers in shadows._chunks(world, 3)] == expected
+
+
+@pytest.mark.parametrize(("name", "rows"), [("newton", 3), ("finetune", 6), ("rewind", 1)])
+def test_what_is_kept_of_a_pair_counts_for_the_memory(name: str, rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two networks and a saved one, their momenta, or one network with its checkpoints."""
+    world = prepare(experiment(**METHODS[name]), silent)
+    rows += world.unlearner.copies_kept(world.experiment.training.rounds)
+    one = 4 * 6 * world.model.dim * rows
+    for pairs_, free in ((1, 2 * 4 * one - 4), (2, 2 * 4 * one)):  # a quarter of what is free may be filled
+        monkeypatch.setattr(shadows, "available_bytes", lambda free=free: free)
+        assert len(next(shadows._chunks(world, 3))) == pairs_
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_progress_never_goes_back(name: str) -> None:
+    world = prepare(experiment(**METHODS[name]), silent)
+    told: list[tuple[str, int, int]] = []
+    evaluator = evaluator_of(world)
+    sets = {"forget": evaluator.sample_set(all_deleted(world)), "test": evaluator.test}
+    train_shadows(world, 3, 4, sets, answerer(world), lambda *said: told.append(said))  # type: ignore[arg-type]
+    done = [done for _, done, _ in told]
+    assert done == sorted(done)
+    assert told[-1] == ("shadow models", 300, 300)
+    assert len(set(done)) > 4

@@ -37,8 +37,12 @@ def test_a_battery_twice_as_slow_as_expected_takes_twice_as_long(clock: Clock) -
         clock.now = 40.0
         report("b", 1, 1)
     # 40 s for what was expected to take 20: the 20 s of c are expected to take nearly 40
-    assert steps.remaining("c", 0.0) == pytest.approx(20 * (40 + 20) / (20 + 20))
-    with steps.step("c"):
+    with steps.step("c") as report:
+        assert steps.remaining("c", 0.0) == pytest.approx(20 * (40 + 4) / (20 + 4))
+        clock.now = 50.0  # time that passes is no longer ahead
+        assert steps.remaining("c", 0.0) == pytest.approx(20 * (40 + 4) / (20 + 4) - 10)
+        clock.now = 76.0
+        assert steps.remaining("c", 0.9) == pytest.approx(0.1 * (36 + 0.1 * 20 * 80 / 42))  # 4 at the pace of this step
         clock.now = 80.0
     steps.finish()
     whole = [(done, total) for phase, done, total in told if phase == WHOLE]
@@ -49,13 +53,24 @@ def test_a_battery_twice_as_slow_as_expected_takes_twice_as_long(clock: Clock) -
 
 def test_only_the_phase_of_the_steps_name_moves_the_whole(clock: Clock) -> None:
     told: list[tuple[str, int, int]] = []
-    steps = Steps({"a": 10}, lambda *said: told.append(said))
+    steps = Steps({"a": 10, "b": 10}, lambda *said: told.append(said))
     with steps.step("a") as report:
         before = len(told)
+        clock.now = 3.0
         report("train", 1, 2)
-        assert told[before:] == [("train", 1, 2)]
+        assert told[before:] == [("train", 1, 2), (WHOLE, 3, 21)]  # 3 s are gone, and 7 + 10 are left
+        clock.now = 4.0
         report("a", 1, 2)
-        assert told[-1] == (WHOLE, 0, 4)  # half is done in no time, so the other half may be as fast: 5 * 10 / 15
+        # the half took 4 s instead of 5: 6/7 of what was expected, and of this step as much as that and it say
+        own = 10 * (4 + 2) / (5 + 2)
+        assert told[-1] == (WHOLE, 4, int(4 + 0.5 * (4 + 0.5 * own) + own) + 1)
+
+
+def test_a_step_that_took_no_time_makes_the_rest_no_free_ride(clock: Clock) -> None:
+    steps = Steps({"a": 1, "b": 99}, lambda *said: None)
+    with steps.step("a"):
+        pass
+    assert steps.remaining("b", 0.0) == pytest.approx(99 * 10 / 11)
 
 
 def test_a_step_that_takes_no_time_is_refused() -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import heapq
 import subprocess
 import sys
+from pathlib import Path
 
+import networkx as nx
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from fedunlearn.errors import UserError
+from fedunlearn.network import Network, TrainingSettings, host, inline, train
 from fedunlearn.network import workers as pool
-from fedunlearn.network.workers import Workers, started_early
+from fedunlearn.network.workers import Workers, kept_on, started_early
 from tests.worlds import image_data, model_for, open_session
 
 
@@ -85,6 +88,48 @@ def test_workers_that_no_host_took_are_ended(monkeypatch):
     made[2].kill()
 
 
+def test_workers_that_are_kept_on_serve_one_host_after_another(monkeypatch):
+    """Three sessions take the same two processes, which let go of every store, and give the bits of new ones."""
+    made, start = [], pool._start
+    monkeypatch.setattr(pool, "_start", lambda: made.append(start()) or made[-1])
+
+    def rows(workers):
+        dataset = image_data(clients=5)
+        with open_session(dataset, *model_for(dataset), workers=workers) as session:
+            graph = nx.cycle_graph(5)
+            network = Network(session, "main", graph, "metropolis", np.zeros(session.model.dim, np.float32))
+            train(network, TrainingSettings(rounds=2, lr=0.1))
+            return network.save()["theta"]
+
+    expected = rows(0)
+    with kept_on():
+        for _ in range(3):
+            np.testing.assert_array_equal(rows(2), expected)
+            assert len(made) == 2 and all(process.poll() is None for process in made)
+            for process in made:
+                maps = Path(f"/proc/{process.pid}/maps")
+                assert not maps.exists() or "fedunlearn-" not in maps.read_text()
+        made[0].kill()
+        made[0].wait()
+        np.testing.assert_array_equal(rows(2), expected)  # one that died meanwhile is replaced
+        assert len(made) == 3
+    assert all(process.poll() is not None for process in made)
+
+
+def test_a_busy_worker_is_not_kept_on(monkeypatch):
+    monkeypatch.setattr(pool, "_start", Sleeper)
+    with kept_on():
+        workers = Workers(2)
+        busy = workers._free.get()
+        monkeypatch.setattr(Workers, "_ask", staticmethod(lambda process, command: {}))
+        workers.close()
+        assert busy.returncode == 0
+        (kept,) = {process for process in [pool._early.get()] if process is not busy}
+        assert kept.poll() is None and pool._early.empty()
+        kept.kill()
+        kept.wait()
+
+
 def test_a_worker_answers_faults_and_goes_on():
     dataset = image_data(clients=3)
     model, mapping = model_for(dataset)
@@ -97,3 +142,17 @@ def test_a_worker_answers_faults_and_goes_on():
             workers.run([{**command, "program": "os:abort"}])
         (process,) = workers._processes
         assert workers._ask(process, {"kind": "open", "folder": str(workers._block.store.folder)}) == {}
+
+
+def test_a_host_that_is_interrupted_while_it_is_made_leaves_no_store(monkeypatch):
+    folders, genuine = [], inline.new_folder
+    monkeypatch.setattr(inline, "new_folder", lambda: folders.append(genuine()) or folders[-1])
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(host, "_lay_out_samples", interrupt)
+    dataset = image_data(clients=3)
+    with pytest.raises(KeyboardInterrupt), open_session(dataset, *model_for(dataset), workers=1):
+        pass
+    assert len(folders) == 1 and not folders[0].exists()

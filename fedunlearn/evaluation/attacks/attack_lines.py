@@ -6,6 +6,7 @@ lines and the same words, so that attacks can be read against each other.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -30,6 +31,8 @@ class Comparison:
         negatives: the set that the forget set is compared with, such as ``test``.
         group: kind of attack; the curves of one model stand together in the panel ``<group>, <model>``.
         target: which value says that nothing is left.
+        attackers: how many attackers gave the scores, each trained on the samples that the others judge. What one finds
+            by chance another finds too, so intervals are widened by the root of their number.
     """
 
     stem: str
@@ -39,6 +42,7 @@ class Comparison:
     negatives: str
     group: str
     target: str = "the value of the retrained model says that nothing is left, not 0.5"
+    attackers: int = 1
 
     def name(self, what: str) -> str:
         """Return the name of a line."""
@@ -65,7 +69,8 @@ def score_lines(
         return Found(refusals=(Refusal(of.name("auc"), "membership", reason),))
 
     def line(what: str, reads: str, values: Mapping[str, Estimate]) -> Measure:
-        return Measure(of.name(what), "membership", f"{reads}; {of.target}", **values, samples=samples)
+        wide = {model: _stretched(estimate, math.sqrt(of.attackers)) for model, estimate in values.items()}
+        return Measure(of.name(what), "membership", f"{reads}; {of.target}", **wide, samples=samples)
 
     lines = [
         line(
@@ -133,6 +138,14 @@ def resolved(rates: Sequence[float], n: int, negatives: str, label: str) -> tupl
 def models_of(answers: Mapping[str, object]) -> list[str]:
     """Return the models that there are answers of, in the order of the columns."""
     return [model for model in COLUMNS if model in answers]
+
+
+def _stretched(estimate: Estimate, factor: float) -> Estimate:
+    """Return an estimate in [0, 1] whose limits are ``factor`` times as far away."""
+    value, low, high = estimate.value, estimate.low, estimate.high
+    if factor == 1 or low is None or high is None:
+        return estimate
+    return Estimate(value, max(0.0, value + factor * (low - value)), min(1.0, value + factor * (high - value)))
 
 
 def _realised(found: Mapping[str, roc.AtRate], n: int) -> str:

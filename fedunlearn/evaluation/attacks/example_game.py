@@ -57,13 +57,39 @@ class PairGame:
         give (a degenerate U-statistic of order two), and the interval is widened by the root of that. Where the worlds
         differ, the interval is wide rather than narrow. It is cut to [0, 1].
         """
-        areas = self.areas
-        k = len(areas)
-        half = float(student.ppf(0.975, k - 1)) * float(areas.std(ddof=1)) / math.sqrt(k)
-        if self.shared:
-            half *= math.sqrt(2 * (k - 1) / (k - 2))
-        mean = float(areas.mean())
-        return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
+        return over_models(self.areas, self.shared)
+
+    def found_above(self, threshold: float) -> Estimate:
+        """Return the share of scores at the inside targets above a threshold, with an interval over models.
+
+        Scores at one target move together, so counting them all as independent would give far too short an interval.
+        The threshold stands for a share of the outside scores and would be another with other models; so the spread is
+        that of the share found less the share of false alarms, pair by pair, which is right where the worlds are equal.
+        """
+        found, alarms = ((scores > threshold).mean(axis=1) for scores in (self.inside, self.outside))
+        return over_models(found, self.shared, spread=found - alarms)
+
+
+def over_models(values: Array, shared: bool, spread: Array | None = None) -> Estimate:
+    """Return the mean of numbers (K,) in [0, 1], one a pair, with the interval that :meth:`PairGame.area` describes.
+
+    Where all K are 1, or all are 0, they show no spread; the other limit is then that of K trials without an exception,
+    ``0.025^(1/K)`` from the far end, which holds for the mean of any numbers in [0, 1].
+
+    Args:
+        values: (K,) in [0, 1].
+        shared: see :class:`PairGame`.
+        spread: numbers (K,) whose deviation counts in the place of that of ``values``.
+    """
+    k, mean = len(values), float(values.mean())
+    if mean in (0.0, 1.0):
+        limit = 0.025 ** (1 / k)
+        return Estimate(mean, limit, 1.0) if mean else Estimate(mean, 0.0, 1 - limit)
+    deviation = float((values if spread is None else spread).std(ddof=1))
+    half = float(student.ppf(0.975, k - 1)) * deviation / math.sqrt(k)
+    if shared:
+        half *= math.sqrt(2 * (k - 1) / (k - 2))
+    return Estimate(mean, max(0.0, mean - half), min(1.0, mean + half))
 
 
 def loss_pairs(inside: Array, outside: Array) -> PairGame:

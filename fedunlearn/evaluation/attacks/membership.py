@@ -36,9 +36,9 @@ def loss_threshold_auc(member_losses: NDArray[Any], nonmember_losses: NDArray[An
 def auc_interval(
     member_losses: NDArray[Any], nonmember_losses: NDArray[Any], level: float = 0.95
 ) -> tuple[float, float]:
-    """Return the confidence interval of :func:`loss_threshold_auc` by DeLong, DeLong and Clarke-Pearson (1988).
+    """Return the confidence interval of :func:`loss_threshold_auc`, of different samples.
 
-    See :func:`fedunlearn.evaluation.attacks.areas.auc_interval_of`: it covers the choice of samples, not that of the
+    See :func:`fedunlearn.evaluation.attacks.areas.placement_interval`: it covers the choice of samples, not that of the
     trained model, and is cut to [0, 1].
 
     Args:

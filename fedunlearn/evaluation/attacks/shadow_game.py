@@ -43,6 +43,13 @@ class _Duel:
     positives: Array
     negatives: Array
     area: Estimate
+    over: example_game.PairGame | None = None
+    """The game over models that the scores are of, whose intervals then cover models."""
+
+    def found_at(self, rate: float) -> Estimate:
+        """Return the true positive rate at a false positive rate."""
+        at = roc.tpr_at(self.positives, self.negatives, rate)
+        return at.tpr if self.over is None else self.over.found_above(at.threshold)
 
 
 def shadow_game(answers: Answers, shadow: ShadowMargins, *, rates: tuple[float, ...] = (), seed: int) -> Found:
@@ -95,8 +102,10 @@ def _world_game(answers: Answers, shadow: ShadowMargins, rates: tuple[float, ...
                 scores = score(model)
                 duels[model] = _Duel(scores, negatives, areas.paired_auc_estimate(scores, negatives, seed))
         reads = (
-            f"{LABELS[attack]}: chance that a deleted sample scores above one at the retrained model; 0.5 and the "
-            "control say that nothing is left; the interval covers samples, not models"
+            f"{LABELS[attack]}: chance that a deleted sample scores above one at the retrained model; the interval "
+            "covers samples, not models: all scores of one model move together with its seed, so the control, one "
+            "draw of that, may miss 0.5 widely too, on either side, and a value no further out says nothing; the game "
+            "over pairs covers models"
         )
         parts.append(
             _lines("world", attack, "above_retrained", duels, rates, reads, {"forget": n, "pairs": shadow.count},
@@ -195,7 +204,7 @@ def _pair_game(shadow: ShadowMargins, rates: tuple[float, ...], seed: int) -> Fo
         games["loss"][column] = example_game.loss_pairs(*world[:2])
     parts = [Found(refusals=refused)]
     for attack, columns in games.items():
-        duels = {column: _Duel(g.inside.ravel(), g.outside.ravel(), g.area()) for column, g in columns.items()}
+        duels = {column: _Duel(g.inside.ravel(), g.outside.ravel(), g.area(), g) for column, g in columns.items()}
         reads = (
             f"{LABELS[attack]}: chance that a deleted sample scores above one at the retrained model of its pair, "
             "every shadow pair being the target once; 0.5 and the control say that nothing is left; "
@@ -204,7 +213,7 @@ def _pair_game(shadow: ShadowMargins, rates: tuple[float, ...], seed: int) -> Fo
             _lines("pairs", attack, "above_retrained", duels, rates, reads + "the interval covers models",
                    {"forget": n, "pairs": shadow.count, "control pairs": len(one)},
                    ("{} forget, all pairs", "retrained forget, all pairs", "shadow pairs, {}"),
-                   of_rates="the interval counts samples at all targets as if they were independent")
+                   of_rates="the interval covers models")
         )  # fmt: skip
     return together(parts)
 
@@ -244,7 +253,7 @@ def _lines(
     columns: dict[str, Any] = {column: duel.area for column, duel in duels.items()}
     measures = [Measure(f"{game}_{attack}_auc_{direction}", "shadows", reads, samples=samples, **columns)]
     for rate in rates:
-        columns = {column: roc.tpr_at(duel.positives, duel.negatives, rate).tpr for column, duel in duels.items()}
+        columns = {column: duel.found_at(rate) for column, duel in duels.items()}
         text = (
             f"{LABELS[attack]}: share of the positives found where {rate:g} of the negatives are; as many as "
             f"{'the retrained model has' if 'retrained' in duels else 'the control has'} say that nothing is left"

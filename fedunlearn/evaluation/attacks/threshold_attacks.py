@@ -64,10 +64,17 @@ def _against_retrained(answers: Answers, attack: str, seed: int) -> Found:
         model: areas.paired_auc_estimate(_score(answers[model]["forget"], attack), ideal, seed)
         for model in models_of(answers) if model != "retrained"
     }  # fmt: skip
+    sides = (
+        "the label does not enter, so neither more nor less than 0.5 says by itself that the model knows them"
+        if attack == "entropy"
+        else "more than 0.5 says that the model knows them better than a model that never saw them, less that it knows "
+        "them worse"
+    )
     reads = (
         f"chance that a forgotten sample has a smaller {words} under the model than one has under the retrained "
-        "model, the same samples on both sides; 0.5 says that nothing is left, more that the model still knows them, "
-        "less that it knows them worse than a model that never saw them"
+        f"model, the same samples on both sides; {sides}; one retrained model misses 0.5 against another too, with all "
+        "its samples together, so a value no further out than the control says nothing; the interval covers samples, "
+        "not models"
     )
     return Found((Measure(name, "membership", reads, **values, samples={"forget": len(ideal)}),))
 

@@ -146,7 +146,8 @@ def _lines(
             name, "membership",
             f"share of the forget set that a {kind} on {words} calls {sense} ({judged['forget']} samples judged, "
             f"{trained['members']} retain and as many test samples to learn from); neither higher nor lower is "
-            "better: the value of the retrained model says that nothing is left",
+            "better: the value of the retrained model says that nothing is left; the interval covers the judged "
+            "samples, not what the attacker learned by chance",
             **values, samples=judged,
         ),
         Measure(

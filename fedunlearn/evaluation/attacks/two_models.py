@@ -76,6 +76,7 @@ def two_models(answers: Answers, *, seed: int, rates: tuple[float, ...]) -> Foun
             "update", f"logistic_forget_above_{others}", f"logistic on both against {others}",
             "scores higher with a logistic regression on the outputs of the original and the released model", others,
             "update", f"{_TARGET}; the original column has no released model: what the old one alone gives away",
+            attackers=2,
         )  # fmt: skip
         forget, count = len(before["forget"]), len(before[others])
         if min(forget, count) < LEAST:
@@ -122,29 +123,30 @@ def logistic_scores(positives: Vector, negatives: Vector, seed: int) -> tuple[Ve
 
     Both sets are halved by the seed; each half is scored by an attacker trained on at most :data:`TRAIN_CAP` positives
     and negatives of the other one, on standardised features. Scores of two attackers have no common scale, so each half
-    hands out mid-ranks within itself, divided by its size.
+    hands out mid-ranks within itself, divided by its size. A difference by chance between the two halves of a set helps
+    or hurts both attackers alike, so the area varies by about the root of two more than that of independent scores.
 
     Args:
         positives, negatives: (m, d) and (n, d) features, both of at least two samples.
         seed: seed of the halves.
     """
-    folds = [_fold(len(rows), seed, which) for which, rows in enumerate((positives, negatives))]
+    halves = [_halves(len(rows), seed, which) for which, rows in enumerate((positives, negatives))]
     scores = np.empty(len(positives)), np.empty(len(negatives))
     for half in (0, 1):
-        train = [rows[fold != half][:TRAIN_CAP] for rows, fold in zip((positives, negatives), folds)]
+        train = [rows[parts[1 - half][:TRAIN_CAP]] for rows, parts in zip((positives, negatives), halves)]
         labels = np.concatenate([np.ones(len(train[0])), np.zeros(len(train[1]))])
         attacker = make_pipeline(StandardScaler(), LogisticRegression(class_weight="balanced", max_iter=1000))
         attacker.fit(np.concatenate(train), labels)
-        judged = [rows[fold == half] for rows, fold in zip((positives, negatives), folds)]
+        judged = [rows[parts[half]] for rows, parts in zip((positives, negatives), halves)]
         ranks = rankdata(attacker.decision_function(np.concatenate(judged)))
         ranks /= len(ranks)
-        scores[0][folds[0] == half] = ranks[: len(judged[0])]
-        scores[1][folds[1] == half] = ranks[len(judged[0]) :]
+        scores[0][halves[0][half]] = ranks[: len(judged[0])]
+        scores[1][halves[1][half]] = ranks[len(judged[0]) :]
     return scores
 
 
-def _fold(n: int, seed: int, which: int) -> NDArray[np.int64]:
-    """Return (n,) 0 for one half and 1 for the other, which may be one larger."""
-    fold = np.ones(n, np.int64)
-    fold[np.argsort(uniforms(seed, "two-models", np.arange(n), which), kind="stable")[: n // 2]] = 0
-    return fold
+def _halves(n: int, seed: int, which: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the positions of two halves in random order, so that the first of a half are a sample of it; the second
+    may be one larger."""
+    order = np.argsort(uniforms(seed, "two-models", np.arange(n), which), kind="stable")
+    return order[: n // 2], order[n // 2 :]

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from fedunlearn.evaluation.attacks.areas import placement_interval
 from fedunlearn.evaluation.attacks.shadow_margins import ShadowMargins
 from fedunlearn.evaluation.measure import Estimate, Found, Measure, Refusal
 from fedunlearn.evaluation.outputs import Answers, Outputs, SetName
@@ -154,15 +155,13 @@ def _how(answers: Answers, shadow: ShadowMargins | None) -> str:
 def _advantage(found: Writers) -> Estimate:
     """Return the mean over deleted writers of the share of their controls below them, with an interval for several.
 
-    The interval is DeLong's with the placements of each deleted writer among its own controls.
+    The interval is that of an area from the placements of each deleted writer among its own controls.
     """
     below = (found.controls < found.deleted[:, None]) + 0.5 * (found.controls == found.deleted[:, None])
     value = float(below.mean())
     if min(below.shape) < 2:
         return Estimate(value)
-    spread = below.mean(axis=1).var(ddof=1) / below.shape[0] + below.mean(axis=0).var(ddof=1) / below.shape[1]
-    half = 1.959963984540054 * float(np.sqrt(spread))
-    return Estimate(value, max(0.0, value - half), min(1.0, value + half))
+    return Estimate(value, *placement_interval(below.mean(axis=1), below.mean(axis=0)))
 
 
 def _refused(why: str) -> Found:

@@ -24,7 +24,7 @@ def gini(values: Vector) -> float:
     mean, 0 if all are equal or all are zero, at most 1 - 1/n."""
     ordered = np.sort(np.asarray(values, dtype=np.float64))
     n, total = len(ordered), float(ordered.sum())
-    if total == 0:
+    if total == 0 or ordered[0] == ordered[-1]:  # equal values would leave rounding
         return 0.0
     return max(0.0, float(((2 * np.arange(1, n + 1) - n - 1) * ordered).sum()) / (n * total))
 

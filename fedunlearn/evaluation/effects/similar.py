@@ -63,7 +63,7 @@ def similar_measures(answers: Answers) -> Found:
     near, far = np.isin(owner, order[:size]), np.isin(owner, order[-size:])
     return _compare(
         answers, near, far, CLIENTS, "similar_clients", "dissimilar_clients",
-        f"the {size} clients most like the deleted", f"the {size} clients least like the deleted",
+        *(f"the {'client' if size == 1 else f'{size} clients'} {how} like the deleted" for how in ("most", "least")),
     )  # fmt: skip
 
 

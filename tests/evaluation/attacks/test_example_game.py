@@ -20,6 +20,7 @@ from fedunlearn.evaluation.attacks.example_game import (
     split_models,
 )
 from fedunlearn.evaluation.attacks.rmia import rmia_score
+from fedunlearn.evaluation.attacks.roc import tpr_at
 from fedunlearn.randomness import generator
 
 
@@ -156,3 +157,25 @@ def test_too_few_pairs_and_other_shapes_are_refused():
         lira_pairs(world(1, 2, 4), world(2, 2, 4))
     with pytest.raises(ValueError, match="K models of n samples"):
         loss_pairs(world(1, 3, 4), world(2, 3, 5))
+
+
+@pytest.mark.parametrize("rate", [0.1, 0.01])
+def test_rates_found_have_intervals_over_models(rate):
+    """All scores of one model move together with its seed; counted as independent they would cover one time in four."""
+    draw, hits, trials = generator(9, "test-example-game", int(100 * rate)), 0, 200
+    for _ in range(trials):
+        inside, outside = draw.normal(size=(2, 12, 50)) + 1.2 * draw.normal(size=(2, 12, 1))
+        game = loss_pairs(inside, outside)
+        threshold = tpr_at(inside.ravel(), outside.ravel(), rate).threshold
+        found = game.found_above(threshold)
+        assert found.value == pytest.approx((inside > threshold).mean(), abs=1e-12)
+        hits += found.low <= rate <= found.high
+    assert hits / trials >= 0.85
+
+
+def test_models_that_all_agree_are_no_certainty():
+    game = loss_pairs(np.full((6, 2), 5.0) + np.arange(2), np.zeros((6, 2)))
+    assert (game.area().low, game.area().high) == pytest.approx((0.025 ** (1 / 6), 1.0))
+    assert game.found_above(9.0).high == pytest.approx(1 - 0.025 ** (1 / 6))
+    equal = loss_pairs(np.zeros((6, 2)), np.zeros((6, 2))).area()
+    assert (equal.value, equal.low, equal.high) == (0.5, 0.5, 0.5)

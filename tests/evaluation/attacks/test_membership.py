@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 from fedunlearn.errors import UserError
 from fedunlearn.evaluation import auc_interval, loss_threshold_auc, threshold_balanced_accuracy
+from fedunlearn.evaluation.attacks.areas import auc_interval_of
 from fedunlearn.evaluation.attacks.membership import best_threshold
 from fedunlearn.randomness import generator
 
@@ -55,13 +56,11 @@ def test_the_interval_covers_the_true_area_as_often_as_it_says():
     assert 0.85 <= hits / 400 <= 0.95
 
 
-def test_the_interval_is_that_of_the_placement_formula():
+def test_the_interval_is_that_of_scores_and_no_point_where_all_members_win():
     members, others = np.array([0.1, 0.4, 0.4, 0.9]), np.array([0.4, 0.8, 1.2])
-    v10 = np.array([np.mean((m < others) + 0.5 * (m == others)) for m in members])
-    v01 = np.array([np.mean((members < o) + 0.5 * (members == o)) for o in others])
-    half = 1.959963984540054 * np.sqrt(v10.var(ddof=1) / 4 + v01.var(ddof=1) / 3)
-    area = loss_threshold_auc(members, others)
-    assert auc_interval(members, others) == pytest.approx((max(0, area - half), min(1, area + half)), abs=1e-12)
+    assert auc_interval(members, others) == auc_interval_of(-members, -others)
+    low, high = auc_interval([0.1, 0.2], [0.3, 0.4, 0.5])
+    assert low < 0.5 and high == 1.0
 
 
 def test_best_threshold_against_trying_all():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy.stats import binomtest, norm
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score, roc_curve
 
 from fedunlearn.errors import UserError
@@ -113,54 +113,6 @@ def test_shares_have_clopper_and_pearsons_interval(n, data):
     assert (found.value, found.low, found.high) == pytest.approx((k / n, exact.low, exact.high), abs=1e-9)
 
 
-def bivariate(draw, n, shift, correlation):
-    common, one, two = draw.normal(size=(3, n))
-    first = np.sqrt(correlation) * common + np.sqrt(1 - correlation) * one + shift
-    return first, np.sqrt(correlation) * common + np.sqrt(1 - correlation) * two
-
-
-def test_the_paired_interval_covers_the_true_area_as_often_as_it_says():
-    draw, hits, trials = generator(2, "test-roc"), 0, 300
-    for seed in range(trials):
-        low, high = areas.paired_auc_interval(*bivariate(draw, 50, 0.5, 0.8), seed)
-        hits += low <= norm.cdf(0.5 / np.sqrt(2)) <= high
-    assert 0.91 <= hits / trials <= 0.985
-
-
-def test_the_paired_interval_has_the_width_of_the_law_of_large_samples():
-    """The area of paired scores moves by V10_i + V01_i - 2 auc with sample i (Hajek's projection)."""
-    for correlation in (0.0, 0.9):
-        first, second = bivariate(generator(3, "test-roc", int(10 * correlation)), 400, 0.3, correlation)
-        v10 = (first[:, None] > second[None]).mean(1)
-        v01 = (first[:, None] > second[None]).mean(0)
-        width = 2 * 1.96 * np.sqrt((v10 + v01).var(ddof=1) / 400)
-        low, high = areas.paired_auc_interval(first, second, seed=1)
-        assert high - low == pytest.approx(width, rel=0.1)
-        assert (low + high) / 2 == pytest.approx(areas.auc(first, second), abs=0.1 * width)
-    unpaired = areas.auc_interval_of(first, second)
-    assert high - low < (unpaired[1] - unpaired[0]) / 2
-
-
-def test_the_paired_interval_against_resampling_by_hand(monkeypatch):
-    monkeypatch.setattr(roc, "RESAMPLES", 60)
-    draw = generator(4, "test-roc")
-    first, second = draw.integers(0, 5, 17) / 4 + 0.25, draw.integers(0, 5, 17) / 4
-    picked = generator(7, "paired-auc").integers(17, size=(60, 17), dtype=np.int32)
-    areas = [roc_auc_score(*truth_of(first[rows], second[rows])) for rows in picked]
-    itself = np.mean((first > second) + 0.5 * (first == second))
-    shift = (itself - roc_auc_score(*truth_of(first, second))) / 17
-    expected = np.quantile(areas, [0.05, 0.95]) - shift
-    assert areas.paired_auc_interval(first, second, seed=7, level=0.9) == pytest.approx(tuple(expected), abs=1e-12)
-    monkeypatch.setattr(roc, "_CHUNK", 40)
-    assert areas.paired_auc_interval(first, second, seed=7, level=0.9) == pytest.approx(tuple(expected), abs=1e-12)
-
-
-def test_paired_resamples_depend_on_the_seed_only():
-    first, second = bivariate(generator(5, "test-roc"), 30, 0.5, 0.5)
-    intervals = [areas.paired_auc_interval(first, second, seed) for seed in (1, 1, 2)]
-    assert intervals[0] == intervals[1] != intervals[2]
-
-
 def test_the_balanced_accuracy_has_the_interval_of_its_two_shares():
     members, others = np.arange(12.0) + 100, np.arange(30.0)
     found = roc.balanced_accuracy(members, others, seed=1)
@@ -232,8 +184,3 @@ def test_a_curve_table_is_plain_json():
 def test_mistakes_are_told_in_one_sentence(call, says):
     with pytest.raises(UserError, match=says):
         call()
-
-
-def test_paired_scores_of_different_samples_are_a_programmers_mistake():
-    with pytest.raises(ValueError, match="same samples"):
-        areas.paired_auc_interval([1.0, 2.0], [1.0, 2.0, 3.0], seed=1)

@@ -125,6 +125,21 @@ def test_the_control_over_models_is_one_half_of_the_retrained_models_against_the
     assert lines["pairs_lira_auc_above_retrained"].original == lira_pairs(shadow.original["forget"], retrained).area()
 
 
+def test_rates_over_pairs_have_intervals_over_models(remembered, found):
+    _, shadow = remembered
+    inside, outside = shadow.original["forget"], shadow.retrained["forget"]
+    at = tpr_at(inside.ravel(), outside.ravel(), 0.1)
+    line = by_name(found)["pairs_loss_tpr_at_fpr_0.1_above_retrained"]
+    assert line.original == loss_pairs(inside, outside).found_above(at.threshold)
+    assert line.original.value == at.tpr.value
+    assert "the interval covers models" in line.reads
+
+
+def test_the_world_game_says_that_one_control_misses_chance_by_luck(found):
+    reads = by_name(found)["world_ulira_auc_above_retrained"].reads
+    assert "not models" in reads and "may miss 0.5 widely too" in reads and "the game over pairs" in reads
+
+
 def test_never_members_are_the_population_of_rmia(remembered, found):
     answers, shadow = remembered
     scores = [

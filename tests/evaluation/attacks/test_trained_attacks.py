@@ -9,7 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.svm import SVC
 
 from fedunlearn.errors import UserError
-from fedunlearn.evaluation import trained_attacks as module
+from fedunlearn.evaluation.attacks import trained_attacks as module
 from fedunlearn.evaluation.attacks.trained_attacks import drawn, trained_attacks
 from fedunlearn.evaluation.outputs import Outputs
 from tests.evaluation.made_answers import answers

@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from sklearn.preprocessing import FunctionTransformer
 
 from fedunlearn.errors import UserError
-from fedunlearn.evaluation import two_models as module
+from fedunlearn.evaluation.attacks import two_models as module
+from fedunlearn.evaluation.attacks.areas import auc_interval_of
+from fedunlearn.evaluation.attacks.attack_lines import Comparison, score_lines
 from fedunlearn.evaluation.attacks.two_models import (
     logistic_scores,
     loss_rise,
@@ -158,3 +161,45 @@ def test_few_samples_are_refused(world):
     reasons = {refusal.name: refusal.reason for refusal in found.refusals}
     assert reasons["update_auc_logistic_forget_above_test"].endswith("and there are 9 and 120")
     assert "update_auc_forget_loss_rises_more_than_test" in {measure.name for measure in found.measures}
+
+
+def test_the_interval_of_the_trained_attacker_covers_chance():
+    """Two attackers that teach each other's judges find the same noise; as independent they would cover 85 %."""
+    draw, hits, trials = generator(8, "test-two-models"), 0, 120
+    of = Comparison("update", "forget_above_test", "a", "b", "test", "update", attackers=2)
+    for k in range(trials):
+        pair = logistic_scores(draw.normal(size=(60, 5)), draw.normal(size=(120, 5)), k)
+        found = score_lines(of, {"unlearned": pair}, ()).measures[0].unlearned
+        hits += found.low <= 0.5 <= found.high
+    assert hits / trials >= 0.91
+
+
+def test_the_trained_lines_of_the_battery_are_widened(world, lines):
+    line = lines["update_auc_logistic_forget_above_test"].unlearned
+    pair = logistic_scores(
+        *(update_features(world["original"][of], world["unlearned"][of]) for of in ("forget", "test")), 1
+    )
+    low, high = auc_interval_of(*pair)
+    expected = (
+        max(0.0, line.value - np.sqrt(2) * (line.value - low)),
+        min(1.0, line.value + np.sqrt(2) * (high - line.value)),
+    )
+    assert (line.low, line.high) == pytest.approx(expected, abs=1e-12)
+
+
+def test_a_capped_attacker_learns_from_a_random_part_of_its_half(monkeypatch):
+    """The first positions of a set are the first clients, unlike all others."""
+    seen = []
+
+    class Spy(LogisticRegression):
+        def fit(self, rows, labels):
+            seen.append(rows[labels == 0, 0])
+            return super().fit(rows, labels)
+
+    monkeypatch.setattr(module, "TRAIN_CAP", 50)
+    monkeypatch.setattr(module, "StandardScaler", lambda: FunctionTransformer())
+    monkeypatch.setattr(module, "LogisticRegression", Spy)
+    module.logistic_scores(np.zeros((60, 1)), np.arange(1000.0)[:, None], 1)
+    assert [len(part) for part in seen] == [50, 50]
+    for part in seen:
+        assert 400 < part.mean() < 600 and part.max() > 900

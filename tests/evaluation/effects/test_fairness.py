@@ -57,3 +57,7 @@ def test_clients_with_few_samples_are_left_out() -> None:
         {"unlearned": {"test": test.take(np.arange(6))}, "retrained": {"test": test.take(np.arange(6))}}
     )
     assert few.refusals[0].reason == "inequality needs at least two clients with 5 test samples each, and there are 1"
+
+
+def test_equal_accuracies_are_equal_to_the_last_bit():
+    assert gini(np.full(5, 0.66)) == 0.0 == gini(np.full(7, 0.1))
