@@ -155,6 +155,7 @@ def evaluation(level: str = "full", **changes: Any) -> dict[str, Any]:
              "memory": True, "sentence": "the answer has 0.094, above 0.01"},
         ],
         "refusals": [asdict(refusal) for refusal in part.refusals], "curves": part.curves,
-        "seconds": {"models": 1.5, "shadow models": 61.0}, "retold": None, "versions": {"fedunlearn": "0.4.0"},
+        "seconds": {"models": 1.5, "shadow models": 61.0}, "retold": None, "cached": [],
+        "versions": {"fedunlearn": "0.4.0"},
     }  # fmt: skip
     return check_evaluation({**entries, **changes})

@@ -40,7 +40,7 @@ def call(run, monkeypatch):
         progress("battery", 0, 90)
         progress("models", 1, 1)
         progress("battery", 3, 3)
-        return conduct.Evaluation(few, read_run(path), settings, "a" * 64, {"forget": 90}, {"models": 0.5}, None)
+        return conduct.Evaluation(few, read_run(path), settings, "a" * 64, {"forget": 90}, {"models": 0.5}, None, [])
 
     monkeypatch.setattr(conduct, "evaluate", evaluate)
     monkeypatch.setenv("COLUMNS", "160")

@@ -85,18 +85,23 @@ def test_tests_that_documents_name_exist(name):
         assert not function or f"def {function}(" in source, f"{name}: {file}::{function}"
 
 
-COMPARISON = PROJECT / "simulations" / "certified_comparison.toml"  # a sweep, named like an experiment
+NAMED_SWEEPS = {PROJECT / "simulations" / f"{name}.toml" for name in ("certified_comparison", "influence_map")}
+"""Sweeps that stand among the experiments."""
 
 
 @pytest.mark.parametrize(
-    "file", sorted({*(PROJECT / "simulations").glob("*.toml")} - {COMPARISON}), ids=lambda p: p.name
+    "file",
+    sorted(
+        {file for at in ("*.toml", "influence/*.toml") for file in (PROJECT / "simulations").glob(at)} - NAMED_SWEEPS
+    ),
+    ids=lambda p: p.name,
 )
 def test_every_simulation_loads(file):
     assert load_experiment(file).requests
 
 
 @pytest.mark.parametrize(
-    "file", [*sorted((PROJECT / "simulations" / "sweeps").glob("*.toml")), COMPARISON], ids=lambda p: p.name
+    "file", [*sorted((PROJECT / "simulations" / "sweeps").glob("*.toml")), *sorted(NAMED_SWEEPS)], ids=lambda p: p.name
 )
 def test_every_sweep_loads(file):
     from fedunlearn.sweep import load_sweep

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fedunlearn.battery.expected import expected_seconds
 from fedunlearn.battery.network_level import network_level
 from fedunlearn.battery.planted import planted
-from fedunlearn.battery.retold import Retold, retell, seed_of
+from fedunlearn.battery.retold import Retold, cache_of, retell, seed_of
 from fedunlearn.battery.settings import BatterySettings
 from fedunlearn.battery.shadows import train_shadows
 from fedunlearn.battery.steps import Steps
@@ -56,6 +56,7 @@ class Evaluation:
         seconds: by step.
         retold: whether telling the story again gave the run's own models: ``same`` and the ``largest_difference`` of a
             parameter; None where it was not told again.
+        cached: keys of the trainings in the cache that saw deleted samples.
     """
 
     found: Found
@@ -65,6 +66,7 @@ class Evaluation:
     samples: dict[str, int]
     seconds: dict[str, float]
     retold: dict[str, Any] | None
+    cached: list[str]
 
 
 @kept_on()
@@ -138,7 +140,8 @@ def evaluate(path: Path, settings: BatterySettings, *, progress: Progress | None
             found = with_rounds(found, traced(subject.fresh(report), settings, report))
     steps.finish()
     return Evaluation(
-        found, subject.run, settings, subject.settings_sha256, samples, dict(steps.seconds), retold_entry
+        found, subject.run, settings, subject.settings_sha256, samples, dict(steps.seconds), retold_entry,
+        cache_of(subject.world, subject.evaluator).holding(subject.deleted),
     )  # fmt: skip
 
 

@@ -67,6 +67,7 @@ def report(evaluation: Evaluation) -> dict[str, Any]:
             "curves": found.curves,
             "seconds": evaluation.seconds,
             "retold": evaluation.retold,
+            "cached": evaluation.cached,
             "versions": versions(),
         }
     )

@@ -32,8 +32,8 @@ Vector = NDArray[np.float64]
 def influence_map(network: Mapping[str, Any], places: NDArray[np.float64] | None = None) -> Figure | None:
     """Return the figure, or None where no node's distance before and after is known.
 
-    Both drawings have one scale of colours; the median distance between two networks retrained with different seeds,
-    the floor that chance sets, is marked on it.
+    Both drawings have one scale of colours; the median distance between two retrained networks, the floor that
+    chance sets, is marked on it.
 
     Args:
         network: ``curves["network"]`` of an evaluation; client, nodes, edges, per_node are read.
@@ -46,15 +46,17 @@ def influence_map(network: Mapping[str, Any], places: NDArray[np.float64] | None
     graph.add_nodes_from(range(int(network["nodes"])))
     graph.add_edges_from((int(i), int(j)) for i, j in network["edges"])
     where = layout(graph) if places is None else np.asarray(places, dtype=np.float64)
-    client = int(network["client"])
+    client = None if network["client"] is None else int(network["client"])
     floor = _values(network, "distance_floor")
     norm = _norm(np.concatenate([before, after]))
-    gone = bool(np.isnan(after[client]))
+    gone = client is not None and bool(np.isnan(after[client]))
+    whose = "the deleted class" if client is None else f"client {client}"
     with look():
         figure = new_figure(_WIDTH, _HEIGHT)
         headline(
-            figure, f"Where client {client}'s influence lies",
-            "L2 distance of each node's model to the same node of the retrained network; ring: the client",
+            figure, f"Where {whose}'s influence lies",
+            "L2 distance of each node's model to the same node of the retrained network"
+            + ("" if client is None else "; ring: the client"),
         )  # fmt: skip
         for left, title, values in ((0.012, "before", before), (0.445, "after", after)):
             axes = figure.add_axes((left, 0.03, 0.415, 0.76))
@@ -87,11 +89,13 @@ def _norm(values: Vector) -> Normalize:
     return Normalize(low, high if high > low else low + 1)
 
 
-def _map(axes: Axes, graph: nx.Graph, places: Vector, values: Vector, norm: Normalize, client: int, gone: bool) -> None:
+def _map(
+    axes: Axes, graph: nx.Graph, places: Vector, values: Vector, norm: Normalize, client: int | None, gone: bool
+) -> None:
     size = dot_size(len(graph)) * 0.62
     edges = np.array(list(graph.edges()), dtype=np.int64).reshape(-1, 2)
     if len(edges) <= MOST_EDGES:
-        mine = (edges == client).any(axis=1) & gone
+        mine = (edges == (-1 if client is None else client)).any(axis=1) & gone
         axes.add_collection(LineCollection(list(places[edges[~mine]]), **edge_look(len(edges))))
         cut: dict[str, Any] = {"colors": VERMILLION, "linewidths": 0.9, "linestyles": (0, (3, 2.5)), "alpha": 0.6}
         axes.add_collection(LineCollection(list(places[edges[mine]]), **cut))
@@ -103,9 +107,11 @@ def _map(axes: Axes, graph: nx.Graph, places: Vector, values: Vector, norm: Norm
         linewidths=0.5, zorder=3,
     )  # fmt: skip
     rest = ~shown
-    rest[client] = False
+    if client is not None:
+        rest[client] = False
     axes.scatter(places[rest, 0], places[rest, 1], c=PAPER, s=size, edgecolors=FAINT, linewidths=1, zorder=3)
-    _client(axes, places, client, max(size, 40.0), gone, known=bool(shown[client]))
+    if client is not None:
+        _client(axes, places, client, max(size, 40.0), gone, known=bool(shown[client]))
     axes.margins(0.16, 0.09)
 
 
@@ -161,5 +167,5 @@ def _bar(figure: Figure, norm: Normalize, floor: float | None) -> None:
     if low <= floor <= high:
         axes.plot([-0.35, 1.0], [floor, floor], color=VERMILLION, linewidth=1.6, clip_on=False,
                   transform=axes.get_yaxis_transform())  # fmt: skip
-    axes.text(0, -0.055, f"other seed:\n{number(floor)}", transform=axes.transAxes, fontsize=9, va="top", ha="left",
-              color=VERMILLION)  # fmt: skip
+    name = f"two retrainings:\n{number(floor)}"
+    axes.text(0, -0.055, name, transform=axes.transAxes, fontsize=9, va="top", ha="left", color=VERMILLION)  # fmt: skip

@@ -57,7 +57,7 @@ _PANELS: tuple[tuple[str, tuple[_Line, ...]], ...] = (
             _Line("distance_before", "before", BLUE),
             _Line("predicted", "predicted", PURPLE, (0, (1.2, 1.6)), ""),
             _Line("distance_after", "after", VERMILLION),
-            _Line("distance_floor", "other seed", MUTED, (0, (4, 2)), ""),
+            _Line("distance_floor", "two retrainings", MUTED, (0, (4, 2)), ""),
         ),
     ),
     (
@@ -65,7 +65,7 @@ _PANELS: tuple[tuple[str, tuple[_Line, ...]], ...] = (
         (
             _Line("membership_auc_before", "before", BLUE),
             _Line("membership_auc_after", "after", VERMILLION),
-            _Line("membership_auc_floor", "other seed", MUTED, (0, (4, 2)), ""),
+            _Line("membership_auc_floor", "two retrainings", MUTED, (0, (4, 2)), ""),
         ),
     ),
     (
@@ -214,7 +214,7 @@ def _rounds_panel(
     if floor is not None and np.isfinite(floor).any():
         mean = np.array([np.mean(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in floor])
         axes.plot(rounds, mean, color=MUTED, linewidth=1.6, linestyle=(0, (4, 2)), zorder=3)
-        names.append(("other seed", mean, MUTED))
+        names.append(("two retrainings", mean, MUTED))
     drawn = _some(len(hops))
     for place, k in enumerate(drawn):
         hop, colour = hops[k], HOPS(place / max(len(drawn) - 1, 1))

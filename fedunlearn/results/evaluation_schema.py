@@ -102,14 +102,14 @@ class RelearningEntry(_Entry):
 class NetworkEntry(_Entry):
     """What every node still holds. All lists by node have N entries, null for whoever is not there."""
 
-    client: int = Field(description="the node whose data were deleted")
+    client: int | None = Field(description="the node whose data were deleted; null: a class, of which many had samples")
     nodes: int = Field(description="number N of nodes")
     edges: list[Any] = Field(description="pairs of neighbours before any departure")
     hops: list[Any] = Field(description="graph distance of each node to the client; null: no path")
     per_node: dict[str, list[Any]] = Field(
         description="by node: `distance_…` to the node's retrained counterpart, `forget_accuracy_…`, "
         "`membership_auc_…` (chance that a forgotten sample has a smaller loss there than under the counterpart), each "
-        "`before` and `after` the answer, of the `retrained` network, or the `floor` that another seed sets; "
+        "`before` and `after` the answer, of the `retrained` network, or the `floor` between two retrainings; "
         "`predicted` influence, scaled to the mean distance before; `view_epsilon`, `view_reason`: what a neighbour's "
         "view still reveals; `learned_from_both`: what those learn who kept their model"
     )
@@ -164,6 +164,10 @@ class EvaluationEntry(_Entry):
     seconds: dict[str, float] = Field(description="wall-clock seconds of each step")
     retold: dict[str, Any] | None = Field(
         default=None, description="how well the run told again agrees with the run; null: only its models were read"
+    )
+    cached: list[str] = Field(
+        description="keys of the trainings in the cache that saw deleted samples, this run's or others'; shadow models "
+        "are among them, unless the run's noise is secret"
     )
     versions: dict[str, str] = Field(description="Python, this package and the libraries that decide numbers")
 

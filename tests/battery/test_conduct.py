@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 
 from fedunlearn.battery.conduct import Evaluation, evaluate, mia_of, refuse_unresolved, with_rounds
+from fedunlearn.battery.report import report, write_evaluation
 from fedunlearn.battery.settings import BatterySettings
 from fedunlearn.errors import UserError
 from fedunlearn.evaluation.measure import Estimate, Found, Measure, Refusal
 from fedunlearn.results.reading import read_run
-from tests.small_runs import run
+from tests.small_runs import THREE_REQUESTS, run
 
 DATA = {"clients": 9, "train_clients": "0-5", "never_members": "6-8"}
 FINETUNE: dict[str, Any] = {"data": DATA, "unlearning": {"method": "finetune", "rounds": 1}}
@@ -98,6 +99,30 @@ def test_the_whole_is_told_with_its_remaining_time(full: tuple[Evaluation, list[
         "retell", "network", "backdoor", "shadow models", "models", "shadow attacks", "membership of clients",
         "relearning", "rounds",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("level", ["sample", "class", "client", "several"])
+def test_every_kind_of_request_gives_a_report_and_figures(level: str, tmp_path: Path) -> None:
+    requests = {
+        "sample": [{"level": "sample", "client": 1, "count": 5}], "class": [{"level": "class", "label": 3}],
+        "client": [{"level": "client", "client": 2}], "several": THREE_REQUESTS,
+    }  # fmt: skip
+    changes = {**FINETUNE, "requests": requests[level]}
+    run(tmp_path / "run", **changes)
+    said = report(evaluate(tmp_path / "run", BatterySettings(level="standard", relearn_steps=3, recovery_rounds=1)))
+    names = {path.name for path in write_evaluation(tmp_path / "run", said)}
+    assert {"evaluation-roc.png", "evaluation-influence.png", "evaluation-relearning.png"} <= names
+    assert ("evaluation-reach.png" in names) == (level != "class")
+    assert (said["curves"]["network"]["client"] is None) == (level == "class")
+
+
+def test_trainings_left_in_the_cache_are_told(tmp_path: Path) -> None:
+    run(tmp_path / "run", **FINETUNE, runtime={"cache": True})
+    found = evaluate(tmp_path / "run", FULL)
+    with_forget_set = 1 + FULL.shadows  # the run's own network and the shadow models before their answers
+    assert len(found.cached) == with_forget_set
+    run(tmp_path / "other", **{**FINETUNE, "requests": [{"level": "client", "client": 4}]})
+    assert evaluate(tmp_path / "other", QUICK).cached != found.cached
 
 
 def test_one_node_alone_has_no_network_to_look_into(tmp_path: Path) -> None:
