@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -26,7 +26,8 @@ from fedunlearn.evaluation.bounds import trade_off_curve
 from fedunlearn.plots.audit import AuditPanel, audit_figure
 from fedunlearn.plots.style import save
 from fedunlearn.results import versions
-from fedunlearn.results.files import cannot_write, plain, readable_json, write_atomically
+from fedunlearn.results.files import cannot_write, readable_json, write_atomically
+from fedunlearn.results.schema import fitted
 from fedunlearn.results.words import number
 
 SCHEMA: Literal["fedunlearn/audit/1"] = "fedunlearn/audit/1"
@@ -128,18 +129,8 @@ def report(audit: Audit, seconds: float | None = None) -> dict[str, Any]:
 
 
 def check_report(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a report as plain JSON values that fit the schema, with the schema's name first and defaults filled in.
-
-    Raises:
-        ValueError: naming the first entry that is missing or of the wrong kind.
-    """
-    try:
-        checked = Report.model_validate(plain({"schema": SCHEMA, **entries}), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"audit.json: {place}: {first['msg']}") from None
-    return checked.model_dump(by_alias=True)
+    """Return a report as plain JSON values that fit the schema, as :func:`fedunlearn.results.schema.fitted` does."""
+    return fitted(Report, {"schema": SCHEMA, **entries}, "audit.json")
 
 
 def audit_panels(audit: Audit) -> list[AuditPanel]:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from fedunlearn.errors import UserError
-from fedunlearn.results.files import plain
+from fedunlearn.results.reading import read_table
+from fedunlearn.results.schema import fitted
 
 SCHEMA: Literal["fedunlearn/evaluation/1"] = "fedunlearn/evaluation/1"
 TABLE_SCHEMA = "fedunlearn/evaluation-table/1"
@@ -178,13 +178,7 @@ def check_evaluation(table: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: naming the first entry that is missing or of the wrong kind.
     """
-    try:
-        checked = EvaluationEntry.model_validate(plain({"schema": SCHEMA, **table}), strict=True)
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"{EVALUATION}: {place}: {first['msg']}") from None
-    found = checked.model_dump(by_alias=True)
+    found = fitted(EvaluationEntry, {"schema": SCHEMA, **table}, EVALUATION)
     found["curves"] = {name: curve for name, curve in found["curves"].items() if curve is not None}
     return found
 
@@ -196,19 +190,10 @@ def read_evaluation(run: Path | str) -> dict[str, Any] | None:
         UserError: if the file cannot be read or is not an evaluation of this version.
     """
     file = Path(run) / EVALUATION
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not file.exists():
         return None
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from None
-    except ValueError as error:
-        raise UserError(f"{file}: is not a JSON file ({error})") from None
-    found = table.get("schema") if isinstance(table, dict) else None
-    if found != SCHEMA:
-        raise UserError(f"{file}: schema = {found!r} is not one this version reads (allowed: '{SCHEMA}')")
     try:
-        return check_evaluation(table)
+        return check_evaluation(read_table(file, SCHEMA))
     except ValueError as error:
         raise UserError(f"{file.parent}/{error}") from None
 

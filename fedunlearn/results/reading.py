@@ -39,7 +39,7 @@ def read_summary(path: Path | str) -> dict[str, Any]:
     Raises:
         UserError: if the file cannot be read or is not a summary of this version.
     """
-    return _read(Path(path) / SUMMARY, SCHEMA)
+    return read_table(Path(path) / SUMMARY, SCHEMA)
 
 
 def read_ledger(path: Path | str) -> dict[str, Any]:
@@ -48,10 +48,11 @@ def read_ledger(path: Path | str) -> dict[str, Any]:
     Raises:
         UserError: if the file cannot be read or is not a ledger of this version.
     """
-    return _read(Path(path) / LEDGER, LEDGER_SCHEMA)
+    return read_table(Path(path) / LEDGER, LEDGER_SCHEMA)
 
 
-def _read(file: Path, schema: str) -> dict[str, Any]:
+def read_table(file: Path, schema: str) -> dict[str, Any]:
+    """Return the table of a JSON file; UserError if it cannot be read or is of another schema."""
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

@@ -229,18 +229,23 @@ class Summary(_Entry):
 
 
 def check_summary(summary: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a summary as plain JSON values that fit the schema, with the schema's name first and defaults filled in.
+    """Return a summary as plain JSON values that fit the schema, as :func:`fitted` does."""
+    return fitted(Summary, {"schema": SCHEMA, **summary}, "summary.json")
+
+
+def fitted(entry: type[BaseModel], table: Mapping[str, Any], file: str) -> dict[str, Any]:
+    """Return a table as plain JSON values that fit a schema's outermost class, with defaults filled in.
 
     Raises:
-        ValueError: naming the first entry that is missing or of the wrong kind.
+        ValueError: naming the file and the first entry that is missing or of the wrong kind.
     """
     try:
         # by JSON rules, where 1 is a float but "1" is none
-        checked = Summary.model_validate(plain({"schema": SCHEMA, **summary}), strict=True)
+        checked = entry.model_validate(plain(table), strict=True)
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise ValueError(f"summary.json: {place}: {first['msg']}") from None
+        raise ValueError(f"{file}: {place}: {first['msg']}") from None
     return checked.model_dump(by_alias=True)
 
 
