@@ -19,6 +19,7 @@ def compare(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="New folder for compare.csv, compare.json, compare.png.")
     ] = None,
+    everything: Annotated[bool, typer.Option("--all", help="Print every measure, not only the judged ones.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print the comparison as JSON.")] = False,
 ) -> None:
     """Put finished runs side by side: method, certificate, accuracies, distance, cost, and what evaluate found.
@@ -52,7 +53,7 @@ def compare(
     from fedunlearn.results.compare_table import compare_table
 
     output = console()
-    output.print(compare_table(found, output.width))
+    output.print(compare_table(found, output.width, everything=everything))
     if out is not None:
         output.print(f"figure   {out / FIGURE}", soft_wrap=True, markup=False)
         output.print(f"results  {out}", soft_wrap=True, markup=False)

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from fedunlearn.plots.reach import draw_hops, hop_lines
+from fedunlearn.plots.reach import draw_hops, hop_lines, without_far_floor
 from fedunlearn.plots.style import (
     BLUE,
     FAINT,
@@ -30,7 +30,7 @@ from fedunlearn.plots.style import (
 from fedunlearn.results.measure_names import measure_title, value_text
 from fedunlearn.results.words import number
 
-MOST = 36
+MOST = 18
 """Measures that are drawn at most."""
 RUNS = (BLUE, VERMILLION, PURPLE, SKY, "#8a6d00", INK)
 """Colours of runs; green is left to the retrained network."""
@@ -89,15 +89,17 @@ def compare_figure(comparison: Mapping[str, Any]) -> Figure:
 def drawn_measures(comparison: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     """Return the measures that get a panel, in their order: all, or of too many some of each section.
 
-    Sections take turns; in each the measures that have an interval in most runs come first.
+    Sections take turns; in each the measures that are judged come first, then those with an interval in most runs.
     """
     shown = [m for m in comparison["measures"] if any(run["unlearned"] is not None for run in m["runs"].values())]
     sections: dict[str, list[Mapping[str, Any]]] = {}
     for measure in shown:
         sections.setdefault(str(measure["section"]), []).append(measure)
 
-    def rank(measure: Mapping[str, Any]) -> int:
-        return -sum((run["unlearned"] or {}).get("low") is not None for run in measure["runs"].values())
+    def rank(measure: Mapping[str, Any]) -> tuple[bool, int]:
+        return not measure.get("judged"), -sum(
+            (run["unlearned"] or {}).get("low") is not None for run in measure["runs"].values()
+        )
 
     turns = zip_longest(*(sorted(measures, key=rank) for measures in sections.values()))
     kept = {measure["name"] for measure in [m for turn in turns for m in turn if m is not None][:MOST]}
@@ -188,6 +190,6 @@ def _value(axes: Axes, row: int, columns: Mapping[str, Any], colour: str) -> Non
 
 def _common(lines: Sequence[Any]) -> tuple[float, float] | None:
     """Return the range of all distances, so that panels can be compared; None without any."""
-    values = [v[np.isfinite(v) & (v > 0)] for one in lines for line, v in one if line.key != "predicted"]
-    numbers = np.concatenate([*values, np.zeros(0)])
+    values = [without_far_floor(one) for one in lines]
+    numbers = np.concatenate([*(v[np.isfinite(v) & (v > 0)] for v in values), np.zeros(0)])
     return (float(numbers.min()), float(numbers.max())) if len(numbers) else None

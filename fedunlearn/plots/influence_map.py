@@ -19,6 +19,10 @@ from fedunlearn.plots.layout import MOST_EDGES, dot_size, edge_look, layout
 from fedunlearn.plots.style import FAINT, INK, MUTED, PAPER, VERMILLION, headline, look, new_figure
 from fedunlearn.results.words import number
 
+_MARGINS = (0.16, 0.09)
+"""Room around the nodes, as shares of their range."""
+_ASPECT = 0.415 * 9.6 / (0.76 * 4.6)
+"""Width over height of the axes of one drawing."""
 _SCALE = LinearSegmentedColormap.from_list("influence", ["#e4eef6", "#7fb4d9", "#2b7bba", "#0b3c6f"])
 _WIDTH, _HEIGHT = 9.6, 4.6
 _ROOM = 0.1
@@ -56,7 +60,8 @@ def influence_map(network: Mapping[str, Any], places: NDArray[np.float64] | None
         headline(
             figure, f"Where {whose}'s influence lies",
             "L2 distance of each node's model to the same node of the retrained network"
-            + ("" if client is None else "; ring: the client"),
+            + ("" if client is None else "; ring: the client")
+            + ("" if floor is None else "; floor: of two retrainings"),
         )  # fmt: skip
         for left, title, values in ((0.012, "before", before), (0.445, "after", after)):
             axes = figure.add_axes((left, 0.03, 0.415, 0.76))
@@ -112,7 +117,7 @@ def _map(
     axes.scatter(places[rest, 0], places[rest, 1], c=PAPER, s=size, edgecolors=FAINT, linewidths=1, zorder=3)
     if client is not None:
         _client(axes, places, client, max(size, 40.0), gone, known=bool(shown[client]))
-    axes.margins(0.16, 0.09)
+    axes.margins(*_MARGINS)
 
 
 def _client(axes: Axes, places: Vector, client: int, size: float, gone: bool, known: bool) -> None:
@@ -135,15 +140,24 @@ def _client(axes: Axes, places: Vector, client: int, size: float, gone: bool, kn
 
 
 def _roomiest(places: Vector, node: int) -> tuple[int, int, float]:
-    """Return the side of a node, as a pair of signs, on which a label comes least near to other nodes, and how near."""
+    """Return the side of a node, as a pair of signs, on which a label comes least near to other nodes, and how near.
+
+    A side on which the label would leave the axes to the left or right comes last.
+    """
     others = np.delete(places, node, axis=0)
     if not len(others):
         return 0, 1, np.inf
     along = np.linspace(-0.22, 0.22, 7)[:, None] * (1.0, 0.0)
     centres = {(0, 1): (0.0, 0.15), (0, -1): (0.0, -0.15), (1, 0): (0.36, 0.0), (-1, 0): (-0.36, 0.0)}
 
+    (low_x, low_y), (high_x, high_y) = places.min(axis=0), places.max(axis=0)
+    wide, high = (1 + 2 * _MARGINS[0]) * (high_x - low_x), (1 + 2 * _MARGINS[1]) * (high_y - low_y)
+    half = max(wide, _ASPECT * high) / 2
+
     def room(side: tuple[int, int]) -> float:
         points = places[node] + np.array(centres[side]) + along
+        if np.abs(points[:, 0] - (low_x + high_x) / 2).max() > half:
+            return -1.0
         return float(np.linalg.norm(points[:, None] - others[None], axis=2).min())
 
     best = max(centres, key=lambda side: round(room(side), 6))
@@ -167,5 +181,5 @@ def _bar(figure: Figure, norm: Normalize, floor: float | None) -> None:
     if low <= floor <= high:
         axes.plot([-0.35, 1.0], [floor, floor], color=VERMILLION, linewidth=1.6, clip_on=False,
                   transform=axes.get_yaxis_transform())  # fmt: skip
-    name = f"two retrainings:\n{number(floor)}"
+    name = f"floor:\n{number(floor)}"
     axes.text(0, -0.055, name, transform=axes.transAxes, fontsize=9, va="top", ha="left", color=VERMILLION)  # fmt: skip

@@ -57,7 +57,7 @@ _PANELS: tuple[tuple[str, tuple[_Line, ...]], ...] = (
             _Line("distance_before", "before", BLUE),
             _Line("predicted", "predicted", PURPLE, (0, (1.2, 1.6)), ""),
             _Line("distance_after", "after", VERMILLION),
-            _Line("distance_floor", "two retrainings", MUTED, (0, (4, 2)), ""),
+            _Line("distance_floor", "floor", MUTED, (0, (4, 2)), ""),
         ),
     ),
     (
@@ -65,7 +65,7 @@ _PANELS: tuple[tuple[str, tuple[_Line, ...]], ...] = (
         (
             _Line("membership_auc_before", "before", BLUE),
             _Line("membership_auc_after", "after", VERMILLION),
-            _Line("membership_auc_floor", "two retrainings", MUTED, (0, (4, 2)), ""),
+            _Line("membership_auc_floor", "floor", MUTED, (0, (4, 2)), ""),
         ),
     ),
     (
@@ -102,7 +102,7 @@ def reach_by_hop(network: Mapping[str, Any]) -> Figure | None:
         client = network["client"]
         headline(
             figure, f"How far client {client}'s influence reaches",
-            "mean over the nodes so many hops away; predicted: by the mixing matrix, scaled to the same mean",
+            "mean over the nodes so many hops away; predicted: by the mixing matrix, same mean; floor: two retrainings",
         )  # fmt: skip
         for place, (title, lines) in enumerate(panels):
             axes = figure.add_axes(_box(place, len(panels)))
@@ -183,7 +183,7 @@ def draw_hops(
     horizontal_grid(axes)
     axes.set_title(title, fontsize=10, color=INK, loc="left", pad=8)
     numbers = np.array([values for line, values in lines if line.key != "predicted"])
-    limits = limits or _extent(_without_far_floor(lines))
+    limits = limits or _extent(without_far_floor(lines))
     begin = int(np.isfinite(numbers).any(axis=0).argmax())  # a client that has left is not there to be measured
     for line, values in lines:
         axes.plot(
@@ -214,7 +214,7 @@ def _rounds_panel(
     if floor is not None and np.isfinite(floor).any():
         mean = np.array([np.mean(row[np.isfinite(row)]) if np.isfinite(row).any() else np.nan for row in floor])
         axes.plot(rounds, mean, color=MUTED, linewidth=1.6, linestyle=(0, (4, 2)), zorder=3)
-        names.append(("two retrainings", mean, MUTED))
+        names.append(("floor", mean, MUTED))
     drawn = _some(len(hops))
     for place, k in enumerate(drawn):
         hop, colour = hops[k], HOPS(place / max(len(drawn) - 1, 1))
@@ -236,7 +236,7 @@ def _rounds_panel(
     _names(axes, names)
 
 
-def _without_far_floor(lines: Sequence[tuple[_Line, Vector]]) -> Vector:
+def without_far_floor(lines: Sequence[tuple[_Line, Vector]]) -> Vector:
     """Return all numbers that set the scale: not a prediction, and no floor that lies far below everything else."""
     found = np.concatenate([v for line, v in lines if line.key not in ("predicted", "distance_floor")] or [np.zeros(0)])
     floor = np.concatenate([v for line, v in lines if line.key == "distance_floor"] or [np.zeros(0)])

@@ -29,9 +29,9 @@ FACTS = ("distance_before", "distance_to_retrained", "seconds", "retrain_seconds
 def compare_runs(paths: Sequence[Path | str]) -> dict[str, Any]:
     """Return several runs side by side as plain JSON values.
 
-    Each is known by a ``label``, the end of its path. Numbers of the last request are compared. ``measures`` holds what
-    the evaluations of at least two runs have; ``reach`` the quantities by hop of each evaluation that has them;
-    ``warnings`` one sentence where runs differ in data, seed or forget set.
+    Each is known by a ``label``, its name, or the end of its path where two have one name. Numbers of the last request
+    are compared. ``measures`` holds what the evaluations of at least two runs have; ``reach`` the quantities by hop of
+    each evaluation that has them; ``warnings`` one sentence where runs differ in data, seed or forget set.
 
     Raises:
         UserError: for fewer than two runs, one run named twice, or a folder that is not a finished run.
@@ -42,8 +42,9 @@ def compare_runs(paths: Sequence[Path | str]) -> dict[str, Any]:
     places = [folder.resolve() for folder in folders]
     if twice := [str(folder) for folder, place in zip(folders, places) if places.count(place) > 1]:
         raise UserError(f"'{twice[0]}' is named twice (allowed: different runs)")
-    labels = distinct_labels(places)
     runs = [finished_run(folder) for folder in folders]
+    names = [str(run.summary["name"]) for run in runs]
+    labels = names if len(set(names)) == len(names) else distinct_labels(places)
     evaluations = [read_evaluation(folder) for folder in folders]
     entries = [
         _entry(label, str(folder), run.summary, evaluation)
@@ -93,13 +94,18 @@ def warnings(identities: Mapping[str, Mapping[str, Any]]) -> list[str]:
 
 
 def shared_measures(evaluations: Mapping[str, Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Return the measures that at least two evaluations have, by section, each with the estimates of every run."""
+    """Return the measures that at least two evaluations have, by section, each with the estimates of every run.
+
+    ``judged`` says whether one of the evaluations judges it (:mod:`fedunlearn.evaluation.standing_out`).
+    """
     seen: dict[str, dict[str, Any]] = {}
+    judged = {entry["measure"] for evaluation in evaluations.values() for entry in evaluation["judgements"]}
     for label, evaluation in evaluations.items():
         for measure in evaluation["measures"]:
             entry = seen.setdefault(
                 measure["name"], {name: measure[name] for name in ("name", "section", "reads")} | {"runs": {}}
             )
+            entry["judged"] = measure["name"] in judged
             entry["runs"][label] = {column: measure[column] for column in COLUMNS}
     order = list(SECTIONS)
     shared = [entry for entry in seen.values() if len(entry["runs"]) > 1]

@@ -18,15 +18,24 @@ _NAMES, _RUN = 28, 21
 """Least columns for the names of measures, and columns for a run."""
 
 
-def compare_table(comparison: Mapping[str, Any], width: int = 100) -> RenderableType:
-    """Return the printable comparison (:func:`fedunlearn.results.compare.compare_runs`) for so many columns of text."""
-    runs = comparison["runs"]
+def compare_table(comparison: Mapping[str, Any], width: int = 100, *, everything: bool = True) -> RenderableType:
+    """Return the printable comparison (:func:`fedunlearn.results.compare.compare_runs`) for so many columns of text.
+
+    Without ``everything`` only the judged measures are printed, and how many others there are.
+    """
+    runs, more = comparison["runs"], 0
+    if not everything:
+        judged = [measure for measure in comparison["measures"] if measure["judged"]]
+        more = len(comparison["measures"]) - len(judged)
+        comparison = {**comparison, "measures": judged}
     across = max(1, min(len(runs), (min(width, 120) - _NAMES) // _RUN))
     blocks: list[RenderableType] = []
     for warning in comparison["warnings"]:
         blocks.append(Padding(Text(f"warning: {warning}", style="bold yellow"), (0, 0, 1, 0)))
     for first in range(0, len(runs), across):
         blocks += _block(comparison, runs[first : first + across])
+    if more:
+        blocks.append(Padding(Text(f"{more} further measures: --all prints them", style="dim"), (0, 0, 1, 0)))
     without = [run["label"] for run in runs if run["battery"] is None]
     if without:
         said = f"without an evaluation (fedunlearn evaluate RUN): {', '.join(without)}"

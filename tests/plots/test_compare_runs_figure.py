@@ -63,10 +63,12 @@ def test_of_too_many_measures_every_section_keeps_some():
     for run in plain["runs"].values():
         run["unlearned"] |= {"low": None, "high": None}
     many = [{**plain, "name": f"p{k}"} for k in range(40)] + [{**one, "name": f"m{k}"} for k in range(40)]
+    many[3] = {**many[3], "name": "judged", "judged": True}
     few = [{**one, "name": f"n{k}", "section": "network"} for k in range(5)]
     kept = [m["name"] for m in drawn_measures(comparison(measures=[*many, *few]))]
     assert len(kept) == MOST and {f"n{k}" for k in range(5)} < set(kept)
     assert not any(name.startswith("p") for name in kept), "measures with intervals come first"
+    assert "judged" in kept
     figure = compare_figure(comparison(measures=[*many, *few], reach={}))
     assert f"{85 - MOST} more in compare.csv" in texts(figure)
 

@@ -134,7 +134,7 @@ def test_reach_draws_every_quantity_by_hop():
             np.testing.assert_array_equal(line.get_xdata(), table["hop"])
             np.testing.assert_allclose(line.get_ydata(), np.array(table[name], dtype=float))
     written = texts(figure)
-    for piece in ("before", "after", "predicted", "two retrainings", "retrained", "hops from the client (nodes)"):
+    for piece in ("before", "after", "predicted", "floor", "retrained", "hops from the client (nodes)"):
         assert piece in written
     assert figure.axes[0].get_yscale() == "log" and figure.axes[1].get_yscale() == "linear"
     assert figure.axes[0].get_xticklabels()[1].get_text() == f"1\n({table['count'][1]})"
@@ -160,7 +160,7 @@ def test_rounds_are_drawn_by_hop_beside_prediction_and_floor():
     for k in range(hops):
         np.testing.assert_allclose(first[1 + 2 * k].get_ydata(), [row[k] for row in table["distance"]])
         np.testing.assert_allclose(first[2 + 2 * k].get_ydata(), [row[k] for row in table["predicted"]])
-    for piece in ("the client", "1 hop", "2 hops", "two retrainings", "round of training"):
+    for piece in ("the client", "1 hop", "2 hops", "floor", "round of training"):
         assert piece in texts(figure)
 
 
@@ -178,7 +178,7 @@ def test_of_many_distances_some_are_drawn_and_tiny_ones_leave_the_picture():
     network = example.network(nx.path_graph(21), client=0, gone=False)
     figure = reach_over_rounds(network)
     names = [text.get_text() for text in figure.axes[0].texts]
-    assert names == ["two retrainings", "the client", "1 hop", "2 hops", "3 hops", "6 hops", "11 hops", "20 hops ↓"]
+    assert names == ["floor", "the client", "1 hop", "2 hops", "3 hops", "6 hops", "11 hops", "20 hops ↓"]
     low, high = figure.axes[0].get_ylim()
     assert figure.axes[0].get_yscale() == "log" and 1e-5 < low < 1e-4 < high
     texts(figure)
