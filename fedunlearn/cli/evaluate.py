@@ -27,7 +27,7 @@ def evaluate(
         typer.Option(
             "--battery", metavar="LEVEL", show_default=False,
             help="quick: the released models alone. standard: also the nodes of the network (default). "
-            "full: also shadow models, and the rounds of training.",
+            "full: also shadow models.",
         ),
     ] = None,
     shadows: Annotated[

@@ -115,7 +115,7 @@ class NetworkEntry(_Entry):
     )
     by_hop: dict[str, Numbers] = Field(description="`hop`, `count` of nodes there, and the means of the above")
     rounds: dict[str, Any] | None = Field(
-        default=None, description="the same by `hop` in each `round` of training; only with `full`"
+        default=None, description="the same by `hop` in each `round` of training; null: not followed"
     )
     recovery: dict[str, Any] | None = Field(
         default=None,
