@@ -66,7 +66,7 @@ def test_an_evaluation_is_printed_and_written_into_the_run(call, run):
     assert "models: 1/1 in " in result.stderr and ", about 1 min 30 s left" in result.stderr
     assert "battery: in " in result.stderr
     assert "0.5 says that losses tell nothing." not in result.stdout
-    assert "0.5 says that losses tell nothing." in call("--explain").stdout
+    assert "0.5 says that losses tell nothing." in call("--explain", "--all").stdout
 
 
 def test_options_and_settings_reach_the_battery(call):

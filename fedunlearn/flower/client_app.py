@@ -62,7 +62,11 @@ def _set_up(request: Request, context: Context) -> Reply:
         Store(Path(folder)).remove()
         del context.state[_HANDLE]
     fresh = new_folder()
-    host = Host.create(fresh, request.params, request.arrays)
+    try:
+        host = Host.create(fresh, request.params, request.arrays)
+    except BaseException:
+        Store(fresh).remove()
+        raise
     context.state[_HANDLE] = ConfigRecord({"folder": str(fresh), "count": 0})
     _attached[str(fresh)] = (0, host)
     return Reply()

@@ -22,7 +22,7 @@ def conducted(folder, level: str = "full", found: Found | None = None):
     return SimpleNamespace(
         found=found or example.found(), run=SimpleNamespace(path=folder, summary=example_run.summary()),
         settings=BatterySettings(level=level), settings_sha256="f" * 64, samples={"forget": 158, "test": 399},
-        seconds={"models": 1.5}, retold={"same": True, "largest_difference": 0.0, "reason": None},
+        seconds={"models": 1.5}, retold={"same": True, "largest_difference": 0.0, "reason": None}, cached=[],
     )  # fmt: skip
 
 
