@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 from rich import box
 from rich.console import Group, RenderableType
 from rich.padding import Padding
@@ -27,7 +27,7 @@ from fedunlearn.plots.audit import AuditPanel, audit_figure
 from fedunlearn.plots.style import save
 from fedunlearn.results import versions
 from fedunlearn.results.files import cannot_write, readable_json, write_atomically
-from fedunlearn.results.schema import fitted
+from fedunlearn.results.schema import Entry, fitted
 from fedunlearn.results.words import number
 
 SCHEMA: Literal["fedunlearn/audit/1"] = "fedunlearn/audit/1"
@@ -35,11 +35,7 @@ FIGURE = "audit.png"
 _COLOURS = {"refuted": "bold red", "not refuted": "green", "no power": "yellow"}
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
-
-
-class VerdictEntry(_Entry):
+class VerdictEntry(Entry):
     """One pair of worlds that was played for a claim."""
 
     game: str = Field(description="the pair of worlds, in a few words")
@@ -67,7 +63,7 @@ class VerdictEntry(_Entry):
     power: str = Field(description="one sentence on what would have been noticed")
 
 
-class NoiseEntry(_Entry):
+class NoiseEntry(Entry):
     """The noise that the run's own release carries, in units of the claimed σ."""
 
     mean: float = Field(description="of all entries; 0 is claimed")
@@ -76,7 +72,7 @@ class NoiseEntry(_Entry):
     refutes: bool = Field(description="whether that is below one in a million")
 
 
-class ClaimEntry(_Entry):
+class ClaimEntry(Entry):
     """A certificate, and what came of the attempts to refute it."""
 
     kind: str = Field(description="what the release is compared with (docs/certificates.md)")
@@ -101,7 +97,7 @@ class ClaimEntry(_Entry):
     remarks: list[str] = Field(default=[], description="instances that there are not, and why")
 
 
-class Report(_Entry):
+class Report(Entry):
     """A whole audit."""
 
     schema_: Literal["fedunlearn/audit/1"] = Field(default=SCHEMA, alias="schema", description="this version")

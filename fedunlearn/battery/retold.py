@@ -70,10 +70,13 @@ def evaluator_of(world: World) -> Evaluator:
     return Evaluator(world.dataset, world.features, world.model, world.experiment.evaluation, world.experiment.seed)
 
 
-def cache_of(world: World, evaluator: Evaluator) -> TrainingCache:
-    """Return the training cache as the run used it; nothing is kept where the run keeps secrets."""
+def cache_of(world: World, evaluator: Evaluator, every: int | None = None) -> TrainingCache:
+    """Return the training cache as the run used it, or for curves with a point after ``every`` rounds.
+
+    Nothing is kept where the run keeps secrets.
+    """
     experiment = world.experiment
-    every = min(experiment.evaluation.every, max(1, experiment.training.rounds))
+    every = every or min(experiment.evaluation.every, max(1, experiment.training.rounds))
     enabled = experiment.runtime.cache and experiment.privacy.noise != "secret"
     return TrainingCache(world.dataset, evaluator, every=every, enabled=enabled)
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fedunlearn.battery.retold import evaluator_of, open_session, seed_of, twin_situation, world_of_seed
+from fedunlearn.battery.retold import cache_of, evaluator_of, open_session, seed_of, twin_situation, world_of_seed
 from fedunlearn.evaluation.attacks.shadow_margins import ShadowMargins
-from fedunlearn.evaluation.evaluator import Evaluator, SampleSet
+from fedunlearn.evaluation.evaluator import SampleSet
 from fedunlearn.evaluation.outputs import Outputs, SetName, Vector
 from fedunlearn.network.memory import available_bytes
 from fedunlearn.simulation import World
@@ -68,7 +68,7 @@ def train_shadows(
         progress("shadow models", int(100 * (behind + more)), total)
 
     evaluator = evaluator_of(world)
-    cache = shadow_cache(world, evaluator)
+    cache = cache_of(world, evaluator, max(1, -(-world.experiment.training.rounds // _POINTS)))
     margins: dict[str, dict[SetName, Vector]] = {
         kind: {name: np.empty((count, len(s.labels))) for name, s in sets.items()}
         for kind in ("original", "unlearned", "retrained")
@@ -106,14 +106,6 @@ def _part(progress: Progress, place: int, count: int) -> Progress:
 
 def _silent(phase: str, done: int, total: int) -> None:
     """Report nothing."""
-
-
-def shadow_cache(world: World, evaluator: Evaluator) -> TrainingCache:
-    """Return the training cache for shadow models: few points of their learning curves are drawn."""
-    experiment = world.experiment
-    enabled = experiment.runtime.cache and experiment.privacy.noise != "secret"
-    every = max(1, -(-experiment.training.rounds // _POINTS))
-    return TrainingCache(world.dataset, evaluator, every=every, enabled=enabled)
 
 
 def _chunks(world: World, count: int) -> Iterator[range]:

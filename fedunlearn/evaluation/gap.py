@@ -11,8 +11,9 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedunlearn.evaluation.measure import COLUMNS, Estimate, Found, Measure, Refusal
-from fedunlearn.evaluation.output_distance import COMPARED, rate_estimate, same_samples
+from fedunlearn.evaluation.output_distance import COMPARED, same_samples
 from fedunlearn.evaluation.outputs import Answers, SetName
+from fedunlearn.evaluation.rates import share_of
 
 _ACCURACIES: tuple[tuple[SetName, str], ...] = (
     ("forget", "Accuracy on the forget set (FA): the target is the retrained model's value, not a low one"),
@@ -95,10 +96,10 @@ def _accuracy_lines(answers: Answers) -> tuple[list[Measure], list[Refusal]]:
             why = "the data have no never-members" if which == "never_member" else f"there are no {which} samples"
             refusals.append(Refusal(f"accuracy_{which}", "distance", f"accuracy needs samples, and {why}"))
             continue
-        right = {model: rate_estimate(answers[model][which].correct) for model in COLUMNS if model in answers}
+        right = {model: share_of(answers[model][which].correct) for model in COLUMNS if model in answers}
         measures.append(Measure(f"accuracy_{which}", "distance", f"{meaning}.", samples={which: n}, **right))
         if which == "forget":
-            wrong = {model: rate_estimate(~answers[model][which].correct) for model in COLUMNS if model in answers}
+            wrong = {model: share_of(~answers[model][which].correct) for model in COLUMNS if model in answers}
             reads = "Error on the forget set (UA = 1 - FA): the target is the retrained model's value, not a high one."
             measures.append(Measure("error_forget", "distance", reads, samples={which: n}, **wrong))
     return measures, refusals

@@ -18,10 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
 
-from fedunlearn.evaluation.bounds import lower_limit, upper_limit
 from fedunlearn.evaluation.distance import total_variation
 from fedunlearn.evaluation.measure import Estimate, Found, Measure, Refusal
 from fedunlearn.evaluation.outputs import Answers, Outputs, SetName, Vector
+from fedunlearn.evaluation.rates import share_of
 
 COMPARED = ("original", "unlearned", "control")
 """The models that are compared with the retrained one."""
@@ -58,12 +58,6 @@ def mean_estimate(values: NDArray[np.float64], low: float = 0.0, high: float = m
     return Estimate(mean, max(low, mean - half), min(high, mean + half))
 
 
-def rate_estimate(events: NDArray[np.bool_]) -> Estimate:
-    """Return the share of events (n,), n >= 1, with Clopper and Pearson's 95 % interval."""
-    count, n = int(events.sum()), len(events)
-    return Estimate(count / n, float(lower_limit(count, n)), float(upper_limit(count, n)))
-
-
 def _kl_from(model: Outputs, retrained: Outputs) -> Estimate:
     return mean_estimate(kl_divergence(retrained.log_probabilities, model.log_probabilities))
 
@@ -81,7 +75,7 @@ def _variation(model: Outputs, retrained: Outputs) -> Estimate:
 
 
 def _other_class(model: Outputs, retrained: Outputs) -> Estimate:
-    return rate_estimate(np.asarray(model.logits.argmax(1) != retrained.logits.argmax(1)))
+    return share_of(np.asarray(model.logits.argmax(1) != retrained.logits.argmax(1)))
 
 
 _FLOOR = (

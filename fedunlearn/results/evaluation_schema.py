@@ -12,11 +12,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from fedunlearn.errors import UserError
 from fedunlearn.results.reading import read_table
-from fedunlearn.results.schema import fitted
+from fedunlearn.results.schema import Entry, fitted
 
 SCHEMA: Literal["fedunlearn/evaluation/1"] = "fedunlearn/evaluation/1"
 TABLE_SCHEMA = "fedunlearn/evaluation-table/1"
@@ -32,11 +32,7 @@ Sections = Literal[
 Numbers = list[float | None]
 
 
-class _Entry(BaseModel):
-    model_config = ConfigDict(extra="allow", allow_inf_nan=False)
-
-
-class RunEntry(_Entry):
+class RunEntry(Entry):
     """The run that was evaluated."""
 
     name: str = Field(description="name of the experiment")
@@ -46,7 +42,7 @@ class RunEntry(_Entry):
     settings_sha256: str = Field(description="hash of the run's settings.toml")
 
 
-class EstimateEntry(_Entry):
+class EstimateEntry(Entry):
     """A number and its 95 % interval."""
 
     value: float = Field(description="the number")
@@ -54,7 +50,7 @@ class EstimateEntry(_Entry):
     high: float | None = Field(default=None, description="upper end")
 
 
-class MeasureEntry(_Entry):
+class MeasureEntry(Entry):
     """One number of up to four models; a null says that a model has no such number."""
 
     name: str = Field(description="what is measured, with its direction: `…_forget_below_test`")
@@ -69,7 +65,7 @@ class MeasureEntry(_Entry):
     samples: dict[str, int] = Field(default={}, description="how many of what it rests on")
 
 
-class RefusalEntry(_Entry):
+class RefusalEntry(Entry):
     """A number that is not given."""
 
     name: str = Field(description="what would have been measured")
@@ -77,7 +73,7 @@ class RefusalEntry(_Entry):
     reason: str = Field(description="one sentence: why not, and what it would take")
 
 
-class RocEntry(_Entry):
+class RocEntry(Entry):
     """One attack's errors at every threshold."""
 
     attack: str = Field(description="name of the attack")
@@ -91,7 +87,7 @@ class RocEntry(_Entry):
     smallest_fpr: float = Field(description="one false alarm among all negatives: nothing below can be resolved")
 
 
-class RelearningEntry(_Entry):
+class RelearningEntry(Entry):
     """Loss on the forget set while it is learned again."""
 
     steps: list[int] = Field(description="numbers of steps")
@@ -99,7 +95,7 @@ class RelearningEntry(_Entry):
     loss: dict[str, Numbers] = Field(description="mean loss after so many steps, by model")
 
 
-class NetworkEntry(_Entry):
+class NetworkEntry(Entry):
     """What every node still holds. All lists by node have N entries, null for whoever is not there."""
 
     client: int | None = Field(description="the node whose data were deleted; null: a class, of which many had samples")
@@ -126,7 +122,7 @@ class NetworkEntry(_Entry):
     )
 
 
-class CurvesEntry(_Entry):
+class CurvesEntry(Entry):
     """Tables of plain numbers behind the figures; each may be missing."""
 
     roc: list[RocEntry] | None = Field(default=None, description="ROC curves of the attacks")
@@ -134,7 +130,7 @@ class CurvesEntry(_Entry):
     network: NetworkEntry | None = Field(default=None, description="the deletion seen from every node")
 
 
-class JudgementEntry(_Entry):
+class JudgementEntry(Entry):
     """What one of the measures that were named in advance says ([why only these](#what-stands-out))."""
 
     measure: str = Field(description="its name")
@@ -149,7 +145,7 @@ class JudgementEntry(_Entry):
     sentence: str = Field(description="why")
 
 
-class EvaluationEntry(_Entry):
+class EvaluationEntry(Entry):
     """A whole evaluation."""
 
     schema_: Literal["fedunlearn/evaluation/1"] = Field(default=SCHEMA, alias="schema", description="this version")

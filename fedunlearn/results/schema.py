@@ -17,11 +17,13 @@ from fedunlearn.results.files import plain
 SCHEMA: Literal["fedunlearn/summary/2"] = "fedunlearn/summary/2"
 
 
-class _Entry(BaseModel):
+class Entry(BaseModel):
+    """A table of a schema: it may hold further entries, and every number is finite."""
+
     model_config = ConfigDict(extra="allow", allow_inf_nan=False)
 
 
-class DataEntry(_Entry):
+class DataEntry(Entry):
     """The data set."""
 
     name: str = Field(description="name of the data set")
@@ -31,7 +33,7 @@ class DataEntry(_Entry):
     sha256: str | None = Field(default=None, description="hash of the whole data set's content")
 
 
-class TopologyEntry(_Entry):
+class TopologyEntry(Entry):
     """The graph the run started with."""
 
     nodes: int = Field(ge=1, description="vertices")
@@ -43,7 +45,7 @@ class TopologyEntry(_Entry):
     mixing_time: float | None = Field(description="rounds until every entry of the power of W is within 1/N of 1/N")
 
 
-class ModelEntry(_Entry):
+class ModelEntry(Entry):
     """What was trained."""
 
     name: str = Field(description="architecture")
@@ -51,7 +53,7 @@ class ModelEntry(_Entry):
     parameters: int = Field(ge=1, description="length of the parameter vector")
 
 
-class SpreadEntry(_Entry):
+class SpreadEntry(Entry):
     """A statistic over the nodes' own models."""
 
     mean: float = Field(description="mean over nodes")
@@ -60,7 +62,7 @@ class SpreadEntry(_Entry):
     max: float = Field(description="the best node")
 
 
-class MeasuredEntry(_Entry):
+class MeasuredEntry(Entry):
     """One model on every set of samples; accuracies are shares in [0, 1]."""
 
     test_accuracy: float | None = Field(ge=0, le=1, description="test samples of all train clients")
@@ -75,7 +77,7 @@ class MeasuredEntry(_Entry):
     )  # fmt: skip
 
 
-class PremiseEntry(_Entry):
+class PremiseEntry(Entry):
     """A condition of the theorem."""
 
     name: str = Field(description="the condition")
@@ -83,7 +85,7 @@ class PremiseEntry(_Entry):
     detail: str = Field(description="one sentence")
 
 
-class CertificateEntry(_Entry):
+class CertificateEntry(Entry):
     """The certificate of the release after the request; `certificate.json` has it in full."""
 
     kind: str = Field(description="what the release is compared with, in one word (docs/certificates.md)")
@@ -102,7 +104,7 @@ class CertificateEntry(_Entry):
     premises: list[PremiseEntry] = Field(description="the conditions, as below")
 
 
-class CostEntry(_Entry):
+class CostEntry(Entry):
     """What an answer took."""
 
     seconds: float = Field(ge=0, description="wall-clock seconds on this machine")
@@ -135,7 +137,7 @@ class ControlEntry(CostEntry):
     )
 
 
-class PreparationEntry(_Entry):
+class PreparationEntry(Entry):
     """What the method built from public data, once, before training; no request's cost holds a part of it."""
 
     what: str = Field(description="what was built")
@@ -150,7 +152,7 @@ class PreparationEntry(_Entry):
     )  # fmt: skip
 
 
-class RequestEntry(_Entry):
+class RequestEntry(Entry):
     """One deletion request and its answer, in the order of answering."""
 
     request: dict[str, Any] = Field(
@@ -177,7 +179,7 @@ class RequestEntry(_Entry):
     )
 
 
-class SecondsEntry(_Entry):
+class SecondsEntry(Entry):
     """Wall-clock seconds of the phases; every entry may be missing."""
 
     setup: float | None = Field(default=None, description="data, features, hosts")
@@ -196,7 +198,7 @@ class SecondsEntry(_Entry):
     )
 
 
-class CacheEntry(_Entry):
+class CacheEntry(Entry):
     """Trained networks that this run took from the cache or left there; it changes no other number."""
 
     used: bool = Field(description="whether this run looked for trained networks and stored its own")
@@ -205,7 +207,7 @@ class CacheEntry(_Entry):
     kept: list[str] = Field(description="entries trained with data deleted since that are still there")
 
 
-class Summary(_Entry):
+class Summary(Entry):
     """A whole run."""
 
     schema_: Literal["fedunlearn/summary/2"] = Field(default=SCHEMA, alias="schema", description="this version")

@@ -18,10 +18,10 @@ from fedunlearn.evaluation.output_distance import (
     kl_divergence,
     mean_estimate,
     output_distances,
-    rate_estimate,
     zrf,
 )
 from fedunlearn.evaluation.outputs import Outputs
+from fedunlearn.evaluation.rates import share_of
 from fedunlearn.randomness import generator
 
 logits = arrays(np.float64, (4, 3), elements=st.floats(-30, 30))
@@ -137,7 +137,7 @@ def test_intervals_are_students_and_clopper_pearsons():
     assert (estimate.low, estimate.high) == pytest.approx((expected.low, expected.high))
     assert mean_estimate(np.array([0.0, 0.0, 1.0])).low == 0.0
     assert mean_estimate(np.array([2.0])).low is None
-    rate = rate_estimate(np.arange(30) < 4)
+    rate = share_of(np.arange(30) < 4)
     exact = binomtest(4, 30).proportion_ci(0.95, method="exact")
     assert (rate.low, rate.high) == pytest.approx((exact.low, exact.high))
 

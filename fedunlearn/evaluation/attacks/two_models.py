@@ -25,6 +25,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from fedunlearn.evaluation.attacks.attack_lines import Comparison, models_of, resolved, score_lines
+from fedunlearn.evaluation.distance import total_variation
 from fedunlearn.evaluation.measure import Found, Refusal, together
 from fedunlearn.evaluation.outputs import Answers, Outputs
 from fedunlearn.randomness import uniforms
@@ -60,7 +61,7 @@ def two_models(answers: Answers, *, seed: int, rates: tuple[float, ...]) -> Foun
         parts.append(refused)
         for kind, words, score in (
             ("loss_rises", "loss rise", loss_rise),
-            ("outputs_move", "outputs' move", total_variation),
+            ("outputs_move", "outputs' move", outputs_move),
         ):
             verb = "has a larger rise of its loss" if kind == "loss_rises" else "sees its outputs move further"
             of = Comparison(
@@ -102,9 +103,9 @@ def loss_rise(before: Outputs, after: Outputs) -> Vector:
     return after.loss - before.loss
 
 
-def total_variation(before: Outputs, after: Outputs) -> Vector:
-    """Return (n,) ``1/2 sum_i |p_i - q_i|`` in [0, 1] between the outputs of two models."""
-    return np.asarray(np.abs(after.probabilities - before.probabilities).sum(1) / 2)
+def outputs_move(before: Outputs, after: Outputs) -> Vector:
+    """Return (n,) the total variation between the outputs of two models, in [0, 1]."""
+    return total_variation(before.probabilities, after.probabilities)
 
 
 def update_features(before: Outputs, after: Outputs) -> Vector:

@@ -15,7 +15,7 @@ from fedunlearn.evaluation.attacks.attack_lines import Comparison, score_lines
 from fedunlearn.evaluation.attacks.two_models import (
     logistic_scores,
     loss_rise,
-    total_variation,
+    outputs_move,
     two_models,
     update_features,
 )
@@ -52,7 +52,7 @@ def test_differences_against_loops():
         y = before.labels[i]
         p, q = (np.exp(o.logits[i]) / np.exp(o.logits[i]).sum() for o in (before, after))
         assert loss_rise(before, after)[i] == pytest.approx(np.log(p[y]) - np.log(q[y]))
-        assert total_variation(before, after)[i] == pytest.approx(max(sum((p - q)[k] for k in s) for s in subsets(5)))
+        assert outputs_move(before, after)[i] == pytest.approx(max(sum((p - q)[k] for k in s) for s in subsets(5)))
         order = sorted(range(5), key=lambda k: -p[k])
         row = [p[k] for k in order] + [q[k] for k in order] + [abs(p[k] - q[k]) for k in order]
         assert update_features(before, after)[i] == pytest.approx([*row, np.log(p[y]) - np.log(q[y])])
@@ -66,7 +66,7 @@ def subsets(n):
 @pytest.mark.parametrize("model", ["unlearned", "retrained", "control"])
 def test_areas_are_those_of_scikit_learn(world, lines, model, others):
     truth = np.repeat([1, 0], [60, SIZES[others]])
-    for kind, score in (("loss_rises", loss_rise), ("outputs_move", total_variation)):
+    for kind, score in (("loss_rises", loss_rise), ("outputs_move", outputs_move)):
         scores = [score(world["original"][name], world[model][name]) for name in ("forget", others)]
         value = getattr(lines[f"update_auc_forget_{kind}_more_than_{others}"], model).value
         assert value == pytest.approx(roc_auc_score(truth, np.concatenate(scores)), abs=1e-12)
