@@ -137,7 +137,7 @@ class Evaluator:
             network.session, f"copy{self._copies}", network.graph, network.mixing, network.read(network.root),
             deleted=network.deleted, alive=network.alive,
         )  # fmt: skip
-        network.session.ask("copy", {"source": network.name, "target": copy.name})
+        network.session.later("copy", {"source": network.name, "target": copy.name})
         return copy
 
     def snapshot(self, network: Network, noise_free: Vector | None) -> Snapshot:

@@ -27,10 +27,11 @@ app = ClientApp()
 @app.query()
 def answer(message: Message, context: Context) -> Message:
     """Carry out the request in a message; a UserError travels back as its sentence."""
+    request, address = decode_request(message.content)
     try:
-        content = encode_reply(_carry_out(decode_request(message.content), context))
+        content = encode_reply(_carry_out(request, context), address)
     except UserError as error:
-        content = encode_error(error)
+        content = encode_error(error, address)
     return Message(content, reply_to=message)
 
 

@@ -2,11 +2,14 @@
 
 Parameters travel as one JSON string, arrays as their raw little-endian bytes beside their type and shape. That is twice
 as fast as the ``.npy`` form Flower uses by default, keeps every bit of a NaN, and has no place for an object to hide.
+A request travels with those that are to be carried out before it. Every message says where it belongs: to which
+session, from or to which of its hosts, and which in their sequence it is.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import asdict, dataclass, replace
 from math import prod
 from typing import Any
 
@@ -43,40 +46,61 @@ def decode_array(array: Array) -> np.ndarray:
     return np.ndarray(array.shape, dtype, buffer=bytearray(array.data))
 
 
-def encode_request(request: Request) -> RecordDict:
+@dataclass(frozen=True)
+class Address:
+    """Where a message belongs: the session, a host of it by its number, and its place in the sequence to that host."""
+
+    session: str
+    host: int
+    sequence: int
+
+
+def encode_request(request: Request, address: Address) -> RecordDict:
     """Return a request as message content; TypeError for parameters that JSON cannot hold."""
-    return _encode({"op": request.op, "params": json.dumps(request.params)}, request.arrays)
+    parts = [*request.before, request]
+    return _encode(address, [[part.op, part.params] for part in parts], [part.arrays for part in parts])
 
 
-def decode_request(content: RecordDict) -> Request:
-    """Return the request in a message's content."""
-    head, arrays = _decode(content)
-    return Request(str(head["op"]), json.loads(head["params"]), arrays)
+def decode_request(content: RecordDict) -> tuple[Request, Address]:
+    """Return the request in a message's content, and where it belongs."""
+    address, heads, arrays = _decode(content)
+    *before, last = [Request(str(op), params, part) for (op, params), part in zip(heads, arrays)]
+    return replace(last, before=tuple(before)), address
 
 
-def encode_reply(reply: Reply) -> RecordDict:
+def encode_reply(reply: Reply, address: Address) -> RecordDict:
     """Return a reply as message content; TypeError for parameters that JSON cannot hold."""
-    return _encode({"params": json.dumps(reply.params)}, reply.arrays)
+    parts = [*reply.before, reply]
+    return _encode(address, [part.params for part in parts], [part.arrays for part in parts])
 
 
-def encode_error(error: UserError) -> RecordDict:
+def encode_error(error: UserError, address: Address) -> RecordDict:
     """Return the content of a reply that says in one sentence why a request could not be carried out."""
-    return _encode({"error": str(error)}, {})
+    return _encode(address, [], [], error=str(error))
 
 
-def decode_reply(content: RecordDict) -> Reply:
-    """Return the reply in a message's content; raises the host's UserError."""
-    head, arrays = _decode(content)
-    if "error" in head:
-        raise UserError(head["error"])
-    return Reply(json.loads(head["params"]), arrays)
+def decode_reply(content: RecordDict) -> tuple[Reply, Address]:
+    """Return the reply in a message's content, and where it belongs; raises the host's UserError."""
+    address, heads, arrays = _decode(content)
+    if "error" in content.config_records[_HEAD]:
+        raise UserError(str(content.config_records[_HEAD]["error"]))
+    *before, last = [Reply(params, part) for params, part in zip(heads, arrays)]
+    return replace(last, before=tuple(before)), address
 
 
-def _encode(head: dict[str, str], arrays: dict[str, np.ndarray]) -> RecordDict:
-    record = ArrayRecord({name: encode_array(values) for name, values in arrays.items()})
-    return RecordDict({_HEAD: ConfigRecord({**head}), _ARRAYS: record})
+def _encode(address: Address, heads: list[Any], arrays: list[dict[str, np.ndarray]], **more: str) -> RecordDict:
+    """Return the content: one JSON text for all parts, and their arrays, named by the number of their part."""
+    head = {**asdict(address), "parts": json.dumps(heads), **more}
+    named = {f"{i}/{name}": encode_array(a) for i, part in enumerate(arrays) for name, a in part.items()}
+    return RecordDict({_HEAD: ConfigRecord({**head}), _ARRAYS: ArrayRecord(named)})
 
 
-def _decode(content: RecordDict) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _decode(content: RecordDict) -> tuple[Address, list[Any], list[dict[str, np.ndarray]]]:
     head, record = content.config_records[_HEAD], content.array_records[_ARRAYS]
-    return dict(head), {name: decode_array(array) for name, array in record.items()}
+    heads: list[Any] = json.loads(str(head["parts"]))
+    arrays: list[dict[str, np.ndarray]] = [{} for _ in heads]
+    for name, array in record.items():
+        part, _, plain = name.partition("/")
+        arrays[int(part)][plain] = decode_array(array)
+    address = Address(str(head["session"]), int(head["host"]), int(head["sequence"]))  # type: ignore[arg-type]
+    return address, heads, arrays

@@ -7,6 +7,7 @@ All state lies in the host's store, so a fresh process that knows the store's fo
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -40,7 +41,6 @@ class Host(WorkOperations):
             "sum": self._sum,
             "measure": self._measure,
             "walk": self._walk,
-            "idle": lambda params, arrays: Reply(),
             "checkpoint": self._checkpoint,
             "rewind": self._rewind,
             "mix": self._mix,
@@ -94,9 +94,12 @@ class Host(WorkOperations):
 
     def handle(self, request: Request) -> Reply:
         """Carry out one request; raises UserError with one sentence for what a user can mend."""
-        if request.op not in self._operations:
-            raise UserError(f"a host was asked for the unknown operation '{request.op}'")
-        return self._operations[request.op](request.params, request.arrays)
+        for each in (*request.before, request):
+            if each.op not in self._operations:
+                raise UserError(f"a host was asked for the unknown operation '{each.op}'")
+        before = tuple(self.handle(each) for each in request.before)
+        reply = self._operations[request.op](request.params, request.arrays)
+        return replace(reply, before=before) if before else reply
 
     def close(self) -> None:
         """End the workers and delete the store."""

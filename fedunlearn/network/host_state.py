@@ -37,12 +37,10 @@ class StateOperations:
         self.store.drop(f"halo.{name}")
         self.block.generation += 1
         self.store.forget_handles()
-        sizes = np.add.reduceat(np.append(kept, 0), self.block.offsets[:-1]) if count else np.zeros(0)
-        sizes[np.diff(self.block.offsets) == 0] = 0
-        return Reply(arrays={"counts": sizes.astype(np.int64)})
+        return Reply()
 
     def _topology(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-        """Take the block's rows of W (CSR over vertex ids); the reply names the foreign vertices it needs."""
+        """Take the block's rows of W (CSR over vertex ids); rows of foreign vertices in it come with every mixing."""
         name = params["population"]
         position, outside = localise(arrays["indptr"], arrays["indices"], self.block.low, self.block.high)
         self.store.put(f"weights.{name}.indptr", arrays["indptr"].astype(np.int32))
@@ -53,7 +51,7 @@ class StateOperations:
             self.store.create(f"halo.{name}", (len(outside), self.block.model.dim), np.float32)
         self.block.generation += 1
         self.store.forget_handles()
-        return Reply(arrays={"outside": outside})
+        return Reply()
 
     def _leave(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Mark vertices as gone; their rows and momenta are overwritten."""

@@ -10,17 +10,18 @@ from fedunlearn.network.transport import Reply, Request
 
 
 class InlineTransport:
-    """Hands requests to host objects directly."""
+    """Hands requests to host objects directly; with ``immediate = False`` they wait for each other, as on a network."""
 
-    def __init__(self, num_hosts: int = 1) -> None:
-        self.num_hosts = num_hosts
+    def __init__(self, num_hosts: int = 1, *, immediate: bool = True) -> None:
+        self.num_hosts, self.immediate = num_hosts, immediate
         self._hosts: list[Host] = []
 
-    def exchange(self, requests: Sequence[Request]) -> list[Reply]:
-        """Deliver one request per host; ``setup`` makes the hosts."""
-        if requests[0].op == "setup":
+    def exchange(self, requests: Sequence[Request | None]) -> list[Reply | None]:
+        """Deliver requests; ``setup`` makes the hosts."""
+        if requests[0] is not None and requests[0].op == "setup":
             self._hosts = []
             for request in requests:
+                assert request is not None
                 self._hosts.append(Host.create(new_folder(), request.params, request.arrays))
             return [Reply() for _ in requests]
-        return [host.handle(request) for host, request in zip(self._hosts, requests)]
+        return [None if request is None else host.handle(request) for host, request in zip(self._hosts, requests)]

@@ -84,11 +84,16 @@ def _parts(block: Block, name: str) -> Iterable[slice]:
     return block.store.slices(name) if block.store.on_disk(name) else [slice(None)]
 
 
+def foreign(indices: NDArray[np.int64], low: int, high: int) -> NDArray[np.int64]:
+    """Return the vertices outside of the block ``low <= id < high`` among ``indices``, ascending."""
+    return np.unique(indices[(indices < low) | (indices >= high)])
+
+
 def localise(
     indptr: NDArray[np.int64], indices: NDArray[np.int64], low: int, high: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Map global column ids to positions in (own rows, halo rows) and return them with the halo's vertex ids."""
-    outside = np.unique(indices[(indices < low) | (indices >= high)])
+    outside = foreign(indices, low, high)
     position = np.where(
         (indices >= low) & (indices < high), indices - low, (high - low) + np.searchsorted(outside, indices)
     )

@@ -6,7 +6,7 @@ in the decentralized, the federated and the centralized setting (:class:`Network
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import networkx as nx
@@ -17,6 +17,7 @@ from scipy import sparse
 from fedunlearn.errors import UserError
 from fedunlearn.network.clock import Clock
 from fedunlearn.network.ledger import Ledger
+from fedunlearn.network.mixing import foreign
 from fedunlearn.network.reduction import TreeSum
 from fedunlearn.network.session import Session
 from fedunlearn.network.transport import Reply, Request
@@ -49,6 +50,7 @@ class Network:
         self.num_nodes = session.num_nodes
         self.alive = np.ones(self.num_nodes, dtype=bool) if alive is None else alive.copy()
         self.seed = session.seed if seed is None else seed
+        self.away = np.zeros(self.num_nodes, dtype=bool)
         self.ledger = Ledger(self.num_nodes, self.seed)
         self.clock = Clock(session.links)
         self.phase = "train"
@@ -56,7 +58,7 @@ class Network:
         self.work = {"gradients": 0, "hvps": 0}
         self._outside: list[NDArray[np.int64]] = []
         self.deleted = np.zeros(0, np.int64) if deleted is None else np.asarray(deleted, dtype=np.int64)
-        replies = self._ask(
+        session.later(
             "population",
             {"name": name, "momentum": momentum, "seed": self.seed},
             {
@@ -65,7 +67,7 @@ class Network:
                 "deleted": self.deleted,
             },
         )
-        self.counts: NDArray[np.int64] = np.concatenate([r.arrays["counts"] for r in replies])
+        self.counts = self._retained_counts()
         self.set_graph(graph)
 
     # --- structure -------------------------------------------------------------------------------------------------
@@ -86,9 +88,14 @@ class Network:
         return int(self.alive.sum())
 
     @property
+    def present(self) -> NDArray[np.bool_]:
+        """(N,) vertices that have not left and are not away: those that every primitive acts on."""
+        return self.alive & ~self.away
+
+    @property
     def root(self) -> int:
-        """The vertex where sums are gathered and releases are drawn: the alive vertex of smallest id, a public rule."""
-        return int(np.flatnonzero(self.alive)[0])
+        """The vertex where sums are gathered and releases are drawn: the one of smallest id there, a public rule."""
+        return int(np.flatnonzero(self.present)[0])
 
     def set_graph(self, graph: nx.Graph) -> None:
         """Use this graph, and the mixing matrix that the population's rule gives on its alive vertices."""
@@ -101,27 +108,52 @@ class Network:
             self.weights = mixing_matrix(graph, self.mixing, self.alive)
             self._send_weights(self.weights)
 
+    @property
+    def rows_stay_on_hosts(self) -> bool:
+        """Whether mixing by the present matrix needs no row of another host."""
+        return not any(len(outside) for outside in self._outside)
+
     def _send_weights(self, weights: sparse.csr_array) -> None:
-        requests = []
+        requests, self._outside = [], []
         for low, high in self.session.blocks:
             part = weights[low:high]
             arrays = {"indptr": part.indptr, "indices": part.indices, "data": part.data}
             arrays = {k: np.asarray(v, np.float64 if k == "data" else np.int64) for k, v in arrays.items()}
             requests.append(Request("topology", {"population": self.name}, arrays))
-        self._outside = [r.arrays["outside"] for r in self.session.transport.exchange(requests)]
+            self._outside.append(foreign(arrays["indices"], low, high))
+        self.session.later_each(requests)
+
+    def _retained_counts(self) -> NDArray[np.int64]:
+        """Return the number of samples of every alive vertex that are not deleted, (N,)."""
+        rows, edges = self.session.dataset.all_train_rows()
+        kept = np.concatenate([[0], np.cumsum(~np.isin(rows, self.deleted))])
+        return np.where(self.alive, kept[edges[1:]] - kept[edges[:-1]], 0)
 
     # --- primitives ------------------------------------------------------------------------------------------------
 
-    def rows(self, program: str, params: dict[str, Any], only: Sequence[int] | None = None, grain: int = 1) -> None:
-        """Run a row program on all alive vertices, or on those in ``only``; ``grain`` keeps groups of ids together."""
-        self._ask("rows", {**self._program(program, params, only), "grain": grain})
+    def rows(
+        self, program: str, params: dict[str, Any], only: Sequence[int] | None = None, grain: int = 1,
+        sick: Callable[[int], None] | None = None,
+    ) -> None:  # fmt: skip
+        """Run a row program on all present vertices, or on those in ``only``; ``grain`` keeps groups of ids together.
+
+        With ``sick`` given, a call ``sick(vertex)`` tells of a vertex that holds NaN or infinity then, once for each
+        host that has one, and at the latest when the next answer is waited for.
+        """
+        request = {**self._program(program, params, only), "grain": grain, "check": sick is not None}
+
+        def look(reply: Reply) -> None:
+            if sick is not None and reply.params["sick"] is not None:
+                sick(int(reply.params["sick"]))
+
+        self.session.later("rows", request, then=look)
 
     def sum(
         self, program: str, params: dict[str, Any], vectors: dict[str, NDArray[np.float64]] | None = None,
         only: Sequence[int] | None = None, size: int | None = None,
     ) -> NDArray[np.float64]:  # fmt: skip
         """Return the canonical sum float64 of what a program gives at every alive vertex: (d,), or (size,)."""
-        present = self.alive.copy()
+        present = self.present
         if only is not None:
             present &= np.isin(np.arange(self.num_nodes), list(only))
         replies = self._ask("sum", {**self._program(program, params, only), "dim": size or self.dim}, vectors or {})
@@ -154,15 +186,23 @@ class Network:
                 continue
             if self.mixing == "random-matching":
                 self._send_weights(random_matching(self.graph, self.seed, round_ + k, self.alive))
-            halos = self._halos()
-            self.session.transport.exchange(
-                [Request("mix", {"population": self.name}, {"halo": h} if len(h) else {}) for h in halos]
-            )
+            self._mix_once()
             if self.mixing == "random-matching":
                 self.ledger.record(self.phase, "model", "matching", _FLOAT32 * self.dim, round_=round_ + k)
                 self.clock.gossip(1, _FLOAT32 * self.dim)
             else:
                 self.charge_gossip()
+
+    def mix_by(self, weights: sparse.csr_array) -> None:
+        """Mix once by a row-stochastic matrix (N, N); nothing is charged, and the population's rule comes back with
+        :meth:`set_graph`."""
+        self._send_weights(weights)
+        self._mix_once()
+
+    def _mix_once(self) -> None:
+        self.session.later_each(
+            [Request("mix", {"population": self.name}, {"halo": h} if len(h) else {}) for h in self._halos()]
+        )
 
     def walk(
         self, program: str, params: dict[str, Any], token: NDArray[np.float64], route: Sequence[tuple[int, bool]],
@@ -194,11 +234,11 @@ class Network:
 
     def checkpoint(self, label: str) -> None:
         """Keep a copy of all rows on the hosts under a label; later deletions do not change it."""
-        self._ask("checkpoint", {"population": self.name, "label": label})
+        self.session.later("checkpoint", {"population": self.name, "label": label})
 
     def rewind(self, label: str) -> None:
         """Put the rows of the alive vertices back to a checkpoint; momenta are cleared."""
-        self._ask("rewind", {"population": self.name, "label": label})
+        self.session.later("rewind", {"population": self.name, "label": label})
 
     def charge_gossip(self, repeats: int = 1) -> None:
         """Write the traffic of gossip rounds over all edges into the ledger and the clock."""
@@ -209,10 +249,10 @@ class Network:
 
     def _halos(self) -> list[NDArray[np.float32]]:
         """Fetch every row that crosses a block border once, and sort them out by the host that needs them."""
-        if not any(len(o) for o in self._outside):
+        if self.rows_stay_on_hosts:
             return [np.zeros((0, self.dim), np.float32) for _ in self.session.blocks]
         needed = np.unique(np.concatenate(self._outside))
-        replies = self.session.transport.exchange(
+        replies = self.session.exchange(
             [
                 Request("export", {"population": self.name}, {"nodes": needed[(needed >= a) & (needed < b)]})
                 for a, b in self.session.blocks
@@ -222,9 +262,9 @@ class Network:
         return [rows[np.searchsorted(needed, o)] for o in self._outside]
 
     def mean(self, weights: NDArray[np.float64] | None = None, *, phase_cost: bool = False) -> NDArray[np.float64]:
-        """Return the mean of the alive rows, (d,) float64; ``weights`` (N,) if they do not count alike."""
+        """Return the mean of the present rows, (d,) float64; ``weights`` (N,) if they do not count alike."""
         program = "fedunlearn.network.programs:weighted_row"
-        chosen = np.flatnonzero(self.alive if weights is None else self.alive & (weights > 0))
+        chosen = np.flatnonzero(self.present if weights is None else self.present & (weights > 0))
         only = None if len(chosen) == self.num_alive else chosen.tolist()
         if weights is None or len(np.unique(weights[chosen])) == 1:
             total = self.sum(program, {}, only=only) / len(chosen)
@@ -254,7 +294,7 @@ class Network:
     def read_rows(self, nodes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.float32]:
         """Return the parameters of several vertices, ascending ids, (k, d) float32."""
         ids = np.asarray(nodes, dtype=np.int64)
-        replies = self.session.transport.exchange(
+        replies = self.session.exchange(
             [
                 Request("read", {"population": self.name}, {"nodes": ids[(ids >= a) & (ids < b)]})
                 for a, b in self.session.blocks
@@ -266,12 +306,12 @@ class Network:
         self, vector: NDArray[np.float32], *, nodes: Sequence[int] | None = None,
         operation: Literal["set", "add"] = "set", reset_momentum: bool = True,
     ) -> None:  # fmt: skip
-        """Overwrite the rows of all alive vertices (or of ``nodes``) by one vector, or add it to them."""
+        """Overwrite the rows of all present vertices (or of ``nodes``) by one vector, or add it to them."""
         arrays: dict[str, np.ndarray] = {"vector": np.asarray(vector, dtype=np.float32)}
-        if nodes is not None:
-            arrays["nodes"] = np.asarray(nodes, dtype=np.int64)
+        if nodes is not None or self.away.any():
+            arrays["nodes"] = np.asarray(np.flatnonzero(self.present) if nodes is None else nodes, dtype=np.int64)
         params = {"population": self.name, "operation": operation, "reset_momentum": reset_momentum}
-        self._ask("write", params, arrays)
+        self.session.later("write", params, arrays)
 
     def save(self) -> dict[str, NDArray[np.float32]]:
         """Return all that training changes, (N, d) each: ``theta``, and ``momentum`` where the population has it."""
@@ -282,7 +322,7 @@ class Network:
 
     def restore(self, state: dict[str, NDArray[np.float32]]) -> None:
         """Put back what :meth:`save` returned."""
-        self.session.transport.exchange(
+        self.session.later_each(
             [
                 Request("restore", {"population": self.name}, {kind: rows[a:b] for kind, rows in state.items()})
                 for a, b in self.session.blocks
@@ -292,7 +332,7 @@ class Network:
     def broadcast(
         self, vector: NDArray[np.float32], kind: str = "release", operation: Literal["set", "add"] = "set"
     ) -> None:
-        """Flood one vector from the root; every alive vertex adopts (or adds) it and clears its momentum."""
+        """Flood one vector from the root; every present vertex adopts (or adds) it and clears its momentum."""
         self.write(vector, operation=operation)
         size = _FLOAT32 * self.dim
         self.ledger.record(self.phase, kind, "flood", size, root=self.root)
@@ -303,32 +343,33 @@ class Network:
     def erase(self, sample_ids: NDArray[np.int64]) -> None:
         """Take samples away from the hosts for good: no program of this session can read them afterwards."""
         self.deleted = np.union1d(self.deleted, np.asarray(sample_ids, dtype=np.int64))
-        self._ask("erase", {"population": self.name}, {"sample_ids": self.deleted})
-        values = self.measure("fedunlearn.network.programs:counts", {})[:, 0]
-        self.counts = np.nan_to_num(values, nan=0.0).astype(np.int64)
+        self.session.later("erase", {"population": self.name}, {"sample_ids": self.deleted})
+        self.counts = self._retained_counts()
 
     def wipe(self) -> None:
         """Overwrite what sums and exchanges left on the hosts: input vectors, partial sums, rows of other hosts.
 
         A noise-free vector is among them after an optimisation, so no release is done before they are gone.
         """
-        self._ask("wipe", {})
+        self.session.later("wipe", {})
 
     def leave(self, node: int, graph: nx.Graph) -> None:
         """Take a vertex out; ``graph`` is the graph of those who stay, after its repair."""
         if not self.alive[node]:
             raise UserError(f"client {node} was already deleted")
         self.alive[node] = False
-        self._ask("leave", {"population": self.name}, {"nodes": np.array([node], dtype=np.int64)})
+        self.session.later("leave", {"population": self.name}, {"nodes": np.array([node], dtype=np.int64)})
         self.set_graph(graph)
 
     def drop(self) -> None:
         """Delete this population from the hosts."""
-        self._ask("drop", {"population": self.name})
+        self.session.later("drop", {"population": self.name})
 
     # --- helpers ---------------------------------------------------------------------------------------------------
 
     def _program(self, program: str, params: dict[str, Any], only: Sequence[int] | None) -> dict[str, Any]:
+        if only is None and self.away.any():
+            only = np.flatnonzero(self.present).tolist()
         chosen = None if only is None else np.unique(np.asarray(only, dtype=np.int64))
         if chosen is not None and np.isin(np.flatnonzero(self.alive), chosen).all():
             chosen = None  # everybody: a long list in every command would say nothing

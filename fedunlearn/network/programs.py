@@ -152,10 +152,3 @@ def first_sick(block: Block, population: str, nodes: list[int]) -> int | None:
     """Return the first vertex of ``nodes`` whose row holds NaN or infinity, or None."""
     sick = np.flatnonzero(~finite(block, population, nodes))
     return nodes[int(sick[0])] if len(sick) else None
-
-
-def counts(block: Block, population: str, nodes: list[int]) -> NDArray[np.int64]:
-    """Return the number of retained samples of every vertex."""
-    before = np.concatenate([[0], np.cumsum(block.store[f"keep.{population}"])])
-    places = np.array(nodes) - block.low
-    return before[block.offsets[places + 1]] - before[block.offsets[places]]

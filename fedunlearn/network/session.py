@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -16,6 +18,11 @@ from fedunlearn.network.memory import room_for_arrays
 from fedunlearn.network.settings import LinkSettings, RuntimeSettings
 from fedunlearn.network.transport import Reply, Request, Transport
 from fedunlearn.network.workers import default_workers
+
+Then = Callable[[Reply], None]
+"""Is called with a host's reply to a request that was queued."""
+_WAITING_BYTES = 64 << 20
+"""Bytes of queued arrays that are sent without waiting for more."""
 
 
 def blocks_of(num_nodes: int, hosts: int) -> list[tuple[int, int]]:
@@ -53,6 +60,8 @@ class Session:
             workers = 0  # one process feeds the GPU
         self._key = datasource.publish(dataset)
         share = 0 if workers == 0 else max(1, workers // transport.num_hosts)
+        self._waiting: list[list[tuple[Request, Then | None]]] = [[] for _ in self.blocks]
+        self.traffic = {"messages": 0, "bytes_sent": 0, "bytes_received": 0}
         spec, arrays = features.to_spec()
         room = room_for_arrays(runtime, workers, dataset.inputs.nbytes, transport.num_hosts)
         requests = [
@@ -69,29 +78,88 @@ class Session:
             for block in self.blocks
         ]  # fmt: skip
         try:
-            self.transport.exchange(requests)
+            self.exchange(requests)
         except BaseException:
             with suppress(Exception):  # the hosts that were made end; the others know nothing to end
                 self.close()
             raise
 
+    # --- messages --------------------------------------------------------------------------------------------------
+
     def ask(self, op: str, params: dict[str, Any], arrays: dict[str, np.ndarray] | None = None) -> list[Reply]:
-        """Send the same request to every host."""
-        return self.transport.exchange([Request(op, params, arrays or {}) for _ in self.blocks])
+        """Send the same request to every host and return all replies."""
+        return self.exchange([Request(op, params, arrays or {}) for _ in self.blocks])
 
     def tell(self, host: int, op: str, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Send a request to one host; the others have nothing to do meanwhile."""
-        idle = Request("idle")
-        requests = [Request(op, params, arrays) if h == host else idle for h in range(len(self.blocks))]
-        return self.transport.exchange(requests)[host]
+        return self._send([Request(op, params, arrays) if h == host else None for h in range(len(self.blocks))])[host]
+
+    def exchange(self, requests: Sequence[Request]) -> list[Reply]:
+        """Send ``requests[h]`` to host h, with all that waits for it, and return the replies in host order."""
+        return self._send(requests)
+
+    def later(
+        self, op: str, params: dict[str, Any], arrays: dict[str, np.ndarray] | None = None, then: Then | None = None
+    ) -> None:
+        """Queue the same request for every host: it travels in the message of the next request that is waited for.
+
+        For what nobody needs an answer to now; ``then(reply)`` is called for each host's reply when it is there. A
+        transport on which messages cost nothing delivers it at once.
+        """
+        self.later_each([Request(op, params, arrays or {}) for _ in self.blocks], then)
+
+    def later_each(self, requests: Sequence[Request], then: Then | None = None) -> None:
+        """Queue ``requests[h]`` for host h, as :meth:`later` does."""
+        if self.transport.immediate:
+            for reply in self.exchange(requests):
+                if then is not None:
+                    then(reply)
+            return
+        for waiting, request in zip(self._waiting, requests):
+            # The caller goes on and may change its arrays before they travel.
+            arrays = {name: np.array(values) for name, values in request.arrays.items()}
+            waiting.append((replace(request, arrays=arrays), then))
+        if sum(request.nbytes for waiting in self._waiting for request, _ in waiting) > _WAITING_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        """Deliver what waits, if anything does."""
+        last = [waiting.pop() if waiting else None for waiting in self._waiting]
+        if all(entry is None for entry in last):
+            return
+        replies = self._send([None if entry is None else entry[0] for entry in last])
+        for entry, reply in zip(last, replies):
+            if entry is not None and entry[1] is not None:
+                entry[1](reply)
+
+    def _send(self, requests: Sequence[Request | None]) -> list[Reply]:
+        """Deliver requests with what waits for their hosts, and call whoever wanted to know; None has no reply."""
+        waited: list[list[tuple[Request, Then | None]]] = [[] for _ in requests]
+        batches: list[Request | None] = []
+        for host, request in enumerate(requests):
+            if request is not None and self._waiting[host]:
+                waited[host], self._waiting[host] = self._waiting[host], []
+                request = replace(request, before=tuple(entry[0] for entry in waited[host]))
+            batches.append(request)
+        replies = self.transport.exchange(batches)
+        sent = [request for request in batches if request is not None]
+        self.traffic["messages"] += len(sent)
+        self.traffic["bytes_sent"] += sum(request.nbytes for request in sent)
+        self.traffic["bytes_received"] += sum(reply.nbytes for reply in replies if reply is not None)
+        for entries, reply in zip(waited, replies):
+            for (_, then), early in zip(entries, reply.before if reply is not None else ()):
+                if then is not None:
+                    then(early)
+        return cast(list[Reply], replies)
 
     def put(self, arrays: dict[str, np.ndarray]) -> None:
         """Keep arrays on every host under their names."""
-        self.ask("put", {}, arrays)
+        self.later("put", {}, arrays)
 
     def close(self) -> None:
         """End the hosts."""
         datasource.withdraw(self._key)
+        self._waiting = [[] for _ in self.blocks]  # what still waits would change what is deleted now
         self.ask("close", {})
 
     def __enter__(self) -> Session:

@@ -58,18 +58,15 @@ def train_together(
     round_ = first
     while round_ < end:
         stop = min(end, (round_ // every + 1) * every)
-        sick: dict[str, list[int] | None] = {}
         if on_host:
-            sick = session.ask("rounds", {"rounds": [round_, stop], "work": work})[0].params["sick"]
+            found = [reply.params["sick"] for reply in session.ask("rounds", {"rounds": [round_, stop], "work": work})]
+        for network in on_host:
+            _refuse_sick(min((f[network.name] for f in found if f[network.name]), default=None), training.lr)
         for r in range(round_, stop):
             for network in others:
                 _one_round(network, training, r)
         for network in networks:
             _charge(network, training, stop - round_, gossip=network in on_host)
-            if network in on_host:
-                _refuse_sick(sick[network.name], training.lr)
-            else:
-                check_finite(network, stop, training.lr)
         round_ = stop
         if watch is not None:
             for network in networks:
@@ -87,8 +84,9 @@ def _charge(network: Network, training: TrainingSettings, rounds: int, *, gossip
 
 
 def _rounds_stay_on_host(network: Network, training: TrainingSettings) -> bool:
+    """Return whether no row crosses a border of hosts, and W stays what it is: many rounds are then one message."""
     fixed = network.mixing not in ("exact-average", "random-matching") or network.num_alive == 1
-    return training.algorithm == "dsgd" and len(network.session.blocks) == 1 and fixed
+    return training.algorithm == "dsgd" and network.rows_stay_on_hosts and fixed
 
 
 def _recipe(network: Network, training: TrainingSettings) -> tuple[dict[str, object], int]:
@@ -102,9 +100,16 @@ def _recipe(network: Network, training: TrainingSettings) -> tuple[dict[str, obj
 
 
 def local_steps(network: Network, training: TrainingSettings, round_: int, nodes: list[int] | None = None) -> None:
-    """Let all alive nodes (or ``nodes``) take the local steps of one round, without mixing."""
+    """Let all present nodes (or ``nodes``) take the local steps of one round, without mixing.
+
+    Raises UserError, at the latest with the next answer that is waited for, when a row has become NaN or infinite.
+    """
     params, grain = _recipe(network, training)
-    network.rows(_TRAIN, {**params, "round_": round_}, only=nodes, grain=grain)
+
+    def refuse(node: int) -> None:
+        _refuse_sick([round_ + 1, node], training.lr)
+
+    network.rows(_TRAIN, {**params, "round_": round_}, only=nodes, grain=grain, sick=refuse)
 
 
 def _one_round(network: Network, training: TrainingSettings, round_: int) -> None:

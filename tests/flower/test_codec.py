@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from dataclasses import replace
 
 import hypothesis.extra.numpy as hnp
 import numpy as np
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from fedunlearn.errors import UserError
 from fedunlearn.flower import codec
+from fedunlearn.flower.codec import Address
 from fedunlearn.network.transport import Reply, Request
 
 TYPES = ["float32", "float64", "int64", "uint8", "bool", "int32", "float16"]
@@ -26,6 +28,11 @@ scalars = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False)
 json_values = st.recursive(
     scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3), max_leaves=8
 )
+
+tables = st.dictionaries(st.text(), json_values, max_size=3)
+arrays_by_name = st.dictionaries(st.text(), arrays, max_size=3)
+addresses = st.builds(Address, st.text("0123456789abcdef"), st.integers(0, 2**31), st.integers(0, 2**62))
+HERE = Address("a", 0, 1)
 
 
 def over_the_wire(content: RecordDict) -> RecordDict:
@@ -40,22 +47,31 @@ def same_bits(a: np.ndarray, b: np.ndarray) -> bool:
     return a.dtype == b.dtype and a.shape == b.shape and a.tobytes() == b.tobytes()
 
 
-@settings(deadline=None)
-@given(st.text(), st.dictionaries(st.text(), json_values, max_size=3), st.dictionaries(st.text(), arrays, max_size=3))
-def test_requests_come_back_as_they_went(op: str, params: dict, values: dict) -> None:
-    sent = Request(op, params, values)
-    for content in (codec.encode_request(sent), over_the_wire(codec.encode_request(sent))):
-        got = codec.decode_request(content)
-        assert got.op == op and got.params == params and got.arrays.keys() == values.keys()
-        assert all(same_bits(got.arrays[name], values[name]) for name in values)
+def same_arrays(a: dict[str, np.ndarray], b: dict[str, np.ndarray]) -> bool:
+    return a.keys() == b.keys() and all(same_bits(a[name], b[name]) for name in b)
 
 
 @settings(deadline=None)
-@given(st.dictionaries(st.text(), json_values, max_size=3), st.dictionaries(st.text(), arrays, max_size=3))
-def test_replies_come_back_as_they_went(params: dict, values: dict) -> None:
-    got = codec.decode_reply(over_the_wire(codec.encode_reply(Reply(params, values))))
-    assert got.params == params and got.arrays.keys() == values.keys()
-    assert all(same_bits(got.arrays[name], values[name]) for name in values)
+@given(st.lists(st.builds(Request, st.text(), tables, arrays_by_name), min_size=1, max_size=3), addresses)
+def test_requests_come_back_as_they_went(requests: list[Request], address: Address) -> None:
+    *before, last = requests
+    sent = replace(last, before=tuple(before))
+    for content in (codec.encode_request(sent, address), over_the_wire(codec.encode_request(sent, address))):
+        got, place = codec.decode_request(content)
+        assert place == address
+        assert [(g.op, g.params) for g in (*got.before, got)] == [(r.op, r.params) for r in requests]
+        assert all(same_arrays(g.arrays, r.arrays) for g, r in zip((*got.before, got), requests))
+
+
+@settings(deadline=None)
+@given(st.lists(st.builds(Reply, tables, arrays_by_name), min_size=1, max_size=3), addresses)
+def test_replies_come_back_as_they_went(replies: list[Reply], address: Address) -> None:
+    *before, last = replies
+    sent = replace(last, before=tuple(before))
+    got, place = codec.decode_reply(over_the_wire(codec.encode_reply(sent, address)))
+    assert place == address
+    assert [g.params for g in (*got.before, got)] == [r.params for r in replies]
+    assert all(same_arrays(g.arrays, r.arrays) for g, r in zip((*got.before, got), replies))
 
 
 @pytest.mark.parametrize(
@@ -98,7 +114,8 @@ def test_a_received_array_is_nobody_elses() -> None:
 
 def test_equal_arrays_under_two_names() -> None:
     zeros = np.zeros(5, np.float32)
-    got = codec.decode_reply(over_the_wire(codec.encode_reply(Reply({}, {"a": zeros, "b": zeros.copy()}))))
+    sent = codec.encode_reply(Reply({}, {"a": zeros, "b": zeros.copy()}), HERE)
+    got, _ = codec.decode_reply(over_the_wire(sent))
     assert same_bits(got.arrays["a"], zeros) and same_bits(got.arrays["b"], zeros)
 
 
@@ -110,7 +127,7 @@ def test_only_plain_numbers_travel(values: np.ndarray) -> None:
 
 def test_parameters_must_be_json() -> None:
     with pytest.raises(TypeError):
-        codec.encode_request(Request("rows", {"node": np.int64(3)}))
+        codec.encode_request(Request("rows", {"node": np.int64(3)}), HERE)
 
 
 @pytest.mark.parametrize(
@@ -131,11 +148,12 @@ def test_malformed_arrays_are_refused(array: Array) -> None:
 def test_an_error_arrives_as_the_same_sentence() -> None:
     sentence = "data.path = 'x.npz' does not exist; put « it » there"
     with pytest.raises(UserError) as caught:
-        codec.decode_reply(over_the_wire(codec.encode_error(UserError(sentence))))
+        codec.decode_reply(over_the_wire(codec.encode_error(UserError(sentence), HERE)))
     assert str(caught.value) == sentence
 
 
 def test_parameters_are_readable_json() -> None:
-    content = codec.encode_request(Request("sum", {"dim": 3}))
+    content = codec.encode_request(Request("sum", {"dim": 3}, before=(Request("wipe"),)), HERE)
     (head,) = content.config_records.values()
-    assert head["op"] == "sum" and json.loads(str(head["params"])) == {"dim": 3}
+    assert json.loads(str(head["parts"])) == [["wipe", {}], ["sum", {"dim": 3}]]
+    assert (head["session"], head["host"], head["sequence"]) == ("a", 0, 1)

@@ -20,7 +20,7 @@ from flwr.clientapp import ClientApp
 import fedunlearn.flower
 from fedunlearn.errors import UserError
 from fedunlearn.flower import GridTransport, LocalGrid, client_app, wait_for_nodes
-from fedunlearn.flower.codec import encode_reply
+from fedunlearn.flower.codec import Address, encode_reply
 from fedunlearn.network.transport import Reply, Request
 
 
@@ -205,7 +205,7 @@ def test_pushed_messages_are_pulled_once(stores: Path) -> None:
 
     @echo.query()
     def answer(message: Message, context: Any) -> Message:
-        return Message(encode_reply(Reply({"node": context.node_id})), reply_to=message)
+        return Message(encode_reply(Reply({"node": context.node_id}), Address("", 0, 0)), reply_to=message)
 
     with LocalGrid(echo, 2) as grid:
         messages = [Message(RecordDict(), n, "query") for n in (3, 2, 3)]

@@ -66,7 +66,7 @@ def test_the_same_bits_when_processes_change(
         transport = GridTransport(grid, grid.get_node_ids())
 
         class TakingTurns:
-            num_hosts = hosts
+            num_hosts, immediate = hosts, False
 
             def exchange(self, requests):  # type: ignore[no-untyped-def]
                 another_process()

@@ -71,7 +71,7 @@ def follow_recovery(
         network.session, "recovery", network.graph, network.mixing, network.read(network.root),
         deleted=network.deleted, alive=network.alive, momentum=training.momentum > 0, seed=network.seed,
     )  # fmt: skip
-    network.session.ask("copy", {"source": network.name, "target": copy.name})
+    network.session.later("copy", {"source": network.name, "target": copy.name})
     target = _accuracies(evaluator, twin)
     found = Recovery((), (), *target)
     for done in range(rounds + 1):
