@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-ray lint format types check bench bench-versus bench-scale bench-unlearning bench-certified clean
+.PHONY: help install demo test test-slow test-ray test-deployment lint format types check bench bench-versus bench-scale bench-unlearning bench-certified clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -21,14 +21,17 @@ demo: $(READY)  ## run the quickstart: 20 nodes learn digits, one leaves, the ne
 	$(BIN)/fedunlearn run simulations/quickstart.toml
 
 test: $(READY)  ## run the default test suite (under 8 minutes on 2 cores)
-	$(BIN)/python -m pytest -n auto -m "not slow and not ray"
+	$(BIN)/python -m pytest -n auto -m "not slow and not ray and not deployment"
 
 test-slow: $(READY)  ## run the slow checks on real data (FEDUNLEARN_DATA must name a folder with femnist.npz)
-	$(BIN)/python -m pytest -m "slow and not ray"
+	$(BIN)/python -m pytest -m "slow and not ray and not deployment"
 
 test-ray: $(READY)  ## run `flwr run .` on Flower's simulation runtime (installs the extra [ray])
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
 	$(BIN)/python -m pytest -m ray
+
+test-deployment: $(READY)  ## run a SuperLink and SuperNodes on loopback, and kill some (about ten minutes)
+	$(BIN)/python -m pytest -m deployment
 
 lint: $(READY)  ## check style
 	$(BIN)/ruff check .

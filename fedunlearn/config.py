@@ -20,6 +20,7 @@ from pydantic import (
     SerializeAsAny,
     SerializerFunctionWrapHandler,
     ValidationError,
+    field_validator,
     model_serializer,
     model_validator,
 )
@@ -28,11 +29,14 @@ from pydantic.fields import FieldInfo
 from fedunlearn.data.settings import DataSettings
 from fedunlearn.errors import UserError, nearest
 from fedunlearn.evaluation.settings import EvaluationSettings
+from fedunlearn.faults.settings import FaultSettings
 from fedunlearn.models.settings import ModelSettings
 from fedunlearn.network.settings import LinkSettings, RuntimeSettings, TrainingSettings
 from fedunlearn.overrides import Override, apply_overrides
+from fedunlearn.paths import stays_inside
+from fedunlearn.plain_text import parse_toml
 from fedunlearn.privacy.settings import PrivacySettings
-from fedunlearn.requests.settings import RequestSettings
+from fedunlearn.requests.settings import RequestPolicy, RequestSettings
 from fedunlearn.settings import Settings
 from fedunlearn.topology.settings import TopologySettings
 from fedunlearn.validation import explain
@@ -113,11 +117,15 @@ class Experiment(Settings):
     model: ModelSettings = ModelSettings()
     training: TrainingSettings = TrainingSettings()
     links: LinkSettings = LinkSettings()
+    faults: FaultSettings = FaultSettings()
     runtime: RuntimeSettings = RuntimeSettings()
     unlearning: UnlearningChoice = Field(default_factory=_default_choice)
     privacy: PrivacySettings = PrivacySettings()
     evaluation: EvaluationSettings = EvaluationSettings()
+    policy: RequestPolicy = RequestPolicy()
     requests: tuple[RequestSettings, ...] = Field(default=(), description="deletion requests, answered in this order")
+
+    _inside = field_validator("out")(stays_inside)
 
 
 def load_experiment(path: str | Path, overrides: Sequence[str | Override] = ()) -> Experiment:
@@ -171,7 +179,7 @@ def _without_former_method(
 def read_toml(path: Path) -> dict[str, Any]:
     """Return the table of a TOML file; raises UserError when the file is missing, unreadable or not TOML."""
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return parse_toml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         beside = [str(other) for other in sorted(path.parent.glob("*.toml"))] if path.parent.is_dir() else []
         raise UserError(f"{path}: no such file{nearest(str(path), beside)}") from None

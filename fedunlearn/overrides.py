@@ -11,6 +11,7 @@ from typing import Any, get_args
 from pydantic import BaseModel
 
 from fedunlearn.errors import UserError
+from fedunlearn.plain_text import parse_toml
 from fedunlearn.validation import fields_of, without_none, written
 
 
@@ -50,7 +51,7 @@ class Override:
 
 def _value(raw: str) -> Any:
     try:
-        return tomllib.loads(f"value = {raw}")["value"] if "\n" not in raw else raw
+        return parse_toml(f"value = {raw}")["value"] if "\n" not in raw else raw
     except tomllib.TOMLDecodeError:
         return raw
 

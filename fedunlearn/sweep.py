@@ -29,7 +29,6 @@ import csv
 import hashlib
 import io
 import itertools
-import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -41,6 +40,8 @@ from fedunlearn import __version__
 from fedunlearn.config import Experiment, canonical_json, load_experiment, read_toml
 from fedunlearn.errors import UserError, listed, nearest
 from fedunlearn.overrides import Override
+from fedunlearn.paths import confined
+from fedunlearn.plain_text import parse_json
 from fedunlearn.validation import written
 
 __all__ = ["Outcome", "Point", "Sweep", "load_sweep", "run_sweep", "write_summary"]
@@ -117,7 +118,7 @@ def load_sweep(path: str | Path, out: Path | None = None) -> Sweep:
             former = points.setdefault(_content(point.experiment), point)
             if former.name != point.name:
                 raise UserError(f"{path}: points '{former.name}' and '{point.name}' have the same settings")
-    return Sweep(name, out or Path(table.get("out", f"runs/{name}")), tuple(points.values()))
+    return Sweep(name, out or confined(table.get("out", f"runs/{name}"), f"{path}: out"), tuple(points.values()))
 
 
 @dataclass(frozen=True)
@@ -175,7 +176,7 @@ def _find_base(path: Path, table: Mapping[str, Any], where: str = "") -> Path:
     base = table["base"]
     if not (isinstance(base, str) and base):
         raise UserError(f"{path}: {where}base = {written(base)} must be a text in quotes")
-    tried = [path.parent / base, Path(base)]
+    tried = [confined(base, f"{path}: {where}base", beside=path.parent), Path(base).expanduser()]
     for candidate in tried:
         if candidate.is_file():
             return candidate
@@ -256,7 +257,7 @@ def _run_point(folder: Path, point: Point, runner: Runner, progress: Progress | 
 
 def _summary_of(folder: Path) -> dict[str, Any] | None:
     try:
-        summary = json.loads((folder / "summary.json").read_text(encoding="utf-8"))
+        summary = parse_json((folder / "summary.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError):

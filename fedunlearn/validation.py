@@ -103,9 +103,17 @@ def written(value: object, limit: int = 60) -> str:
     """Return a value as it would stand in a TOML file, cut where it is long."""
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=True)
-    except (TypeError, ValueError):
-        text = str(value)
+        if not text.isprintable():  # a sentence is one line, whatever a terminal makes of the rest
+            text = json.dumps(value, allow_nan=True)
+    except (TypeError, ValueError, RecursionError):
+        text = readable(str(type(value).__name__ if isinstance(value, int) else value))
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def readable(name: str, limit: int = 60) -> str:
+    """Return a name from a file as it may stand in a sentence: one line of printable characters, not too long."""
+    plain = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in name)
+    return plain if len(plain) <= limit else plain[: limit - 3] + "..."
 
 
 def explain(
@@ -119,7 +127,7 @@ def explain(
     mistakes = error.errors(include_url=False)
     first = mistakes[0]
     loc, field, table, value = _locate(model, data, first["loc"], first.get("input"))
-    key = ".".join(str(part) for part in ([prefix] if prefix else []) + list(loc))
+    key = ".".join(readable(str(part)) for part in ([prefix] if prefix else []) + list(loc))
     places = {tuple(_locate(model, data, mistake["loc"], None)[0]) for mistake in mistakes}
     more = f" ({len(places) - 1} more after this one)" if len(places) > 1 else ""
     kind, message = first["type"], first["msg"].removeprefix("Value error, ").rstrip(".")

@@ -99,9 +99,13 @@ def summary(certified: Certificate | None = None) -> dict[str, Any]:
             "setup": 2.31, "train": 7.94, "retrain": 8.13, "unlearn": 0.41, "evaluate": 1.12, "total": 19.9,
             "cached": [], "shared": [],
         },
+        "refused": [],
+        "notes": [],
         "preparation": None,
         "cache": {"used": True, "hits": [], "purged": [], "kept": []},
         "memory": None,
+        "hosts": None,
+        "resumed": [],
         "ledger": {"messages": 19590, "bytes": 702134928},
     }  # fmt: skip
 

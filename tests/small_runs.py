@@ -45,7 +45,7 @@ def run(out: Path | None = None, hosts: int = 1, **changes: Any) -> RunResult:
 
 def numbers(summary: Mapping[str, Any]) -> dict[str, Any]:
     """Return what must be equal however a run was carried out: all but seconds, cache, and hashes of the settings."""
-    apart = ("schema", "seconds", "cache", "preparation")
+    apart = ("schema", "seconds", "cache", "preparation", "hosts")
     left = {k: v for k, v in copy.deepcopy(dict(summary)).items() if k not in apart}
     for request in left["requests"]:
         for name in ("cost", "retrain_cost"):

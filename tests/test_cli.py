@@ -44,7 +44,8 @@ def simulator(monkeypatch):
     """Stand in for the simulator: keeps what it was asked, writes a small run."""
     asked = []
 
-    def run_local(experiment, out=None, progress=None):
+    def run_local(experiment, out=None, progress=None, resume=None):
+        assert resume is None
         asked.append((experiment, out))
         if experiment.training.lr > 100:
             raise UserError("training: NaN at round 1")

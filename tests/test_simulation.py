@@ -399,8 +399,8 @@ def test_the_row_of_a_leaver_is_overwritten():
 
     def look(request, hosts):
         if request.op == "drop":
-            home = next(host for host in hosts if host.block.low <= 2 < host.block.high)
-            seen.append(np.array(home.store["theta.main"][2 - home.block.low]))
+            home = next(host for host in hosts if 2 in host.block.ids)
+            seen.append(np.array(home.store["theta.main"][home.block.place(2)]))
 
     simulate(experiment(), Watching(2, look))
     assert seen and all(np.isnan(row).all() for row in seen)

@@ -212,7 +212,7 @@ def key_of(settings: Experiment, **like) -> str:
     world = prepare(settings, lambda phase, done, total: None)
     with Session(
         InlineTransport(1), world.dataset, world.model, world.features, seed=settings.seed, runtime=settings.runtime,
-        device=choose_device(settings.runtime.device),
+        device=choose_device(settings.runtime.device), graph=world.graph,
     ) as session:  # fmt: skip
         network = Network(
             session, "main", like.pop("graph", world.graph), settings.topology.mixing, world.start,

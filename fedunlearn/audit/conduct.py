@@ -113,7 +113,7 @@ def audit(experiment: Experiment, settings: AuditSettings | None = None, *, prog
     with Session(
         InlineTransport(experiment.runtime.hosts), world.dataset, world.model, world.features, seed=experiment.seed,
         data=experiment.data, links=experiment.links, runtime=experiment.runtime,
-        device=choose_device(experiment.runtime.device),
+        device=choose_device(experiment.runtime.device), graph=world.graph,
     ) as session:  # fmt: skip
         answered = answer_all(world, session)
         certificates = certificates_of(answered.outcome)

@@ -104,7 +104,7 @@ def open_session(world: World) -> Iterator[Session]:
     with Session(
         InlineTransport(experiment.runtime.hosts), world.dataset, world.model, world.features, seed=experiment.seed,
         data=experiment.data, links=experiment.links, runtime=experiment.runtime,
-        device=choose_device(experiment.runtime.device),
+        device=choose_device(experiment.runtime.device), graph=world.graph,
     ) as session:  # fmt: skip
         yield session
 

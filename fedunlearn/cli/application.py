@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from fedunlearn import __version__
-from fedunlearn.cli import audit, certify, compare, data, evaluate, methods, run, sweep, topology
+from fedunlearn.cli import audit, certify, compare, data, deploy, evaluate, methods, run, sweep, topology
 from fedunlearn.errors import UserError
 
 INTERRUPTED = 130
@@ -54,6 +54,7 @@ def _main(
 
 
 app.command("run")(run.run)
+app.command("deploy")(deploy.deploy)
 app.command("sweep")(sweep.sweep)
 app.add_typer(topology.app, name="topology")
 app.add_typer(data.app, name="data")

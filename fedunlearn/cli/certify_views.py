@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -44,7 +43,8 @@ def views(
     from fedunlearn.network.ledger import Ledger
     from fedunlearn.privacy import read_certificates
     from fedunlearn.results import read_ledger, read_run
-    from fedunlearn.results.run_directory import CERTIFICATES, LEDGER, SETTINGS
+    from fedunlearn.results.reading import read_settings
+    from fedunlearn.results.run_directory import CERTIFICATES, LEDGER
 
     summary = read_run(run).summary
     requests = summary["requests"]
@@ -56,7 +56,8 @@ def views(
         raise UserError(f"{run / LEDGER}: {str(error).removeprefix(f'{run / LEDGER}: ')}") from None
     certificates = _by_request(requests, read_certificates(run / CERTIFICATES), run / CERTIFICATES)
     groups = _groups(observer, collude, ledger.num_nodes)
-    checkpoint = tomllib.loads((run / SETTINGS).read_text(encoding="utf-8")).get("model", {}).get("checkpoint")
+    model = read_settings(run).get("model")
+    checkpoint = model.get("checkpoint") if isinstance(model, Mapping) else None
     tables: list[Rows] = []
     claims: list[dict[str, Any]] = []
     reasons: dict[tuple[str, str], list[int]] = {}

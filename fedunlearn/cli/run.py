@@ -17,15 +17,28 @@ if TYPE_CHECKING:
 
 def run(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Experiment in TOML, such as simulations/quickstart.toml.")
-    ],
+        Path | None, typer.Argument(metavar="FILE", help="Experiment in TOML, such as simulations/quickstart.toml.")
+    ] = None,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="New folder for the results.")] = None,
     seed: Seed = None,
     device: Annotated[str | None, typer.Option("--device", metavar="auto|cpu|cuda", help="Where to compute.")] = None,
+    hosts: Annotated[
+        int | None,
+        typer.Option("--hosts", metavar="N", min=1, help="Hosts, each with a block of the graph."),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option("--workers", metavar="M", min=0, help="Worker processes in all; 0: none of their own.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print memory, time, messages and reachable epsilon, and stop.")
     ] = False,
+    resume: Annotated[
+        Path | None,
+        typer.Option(
+            "--resume", metavar="DIR", help="Go on with the run of this folder; with FILE begin it if there is none."
+        ),
+    ] = None,
 ) -> None:
     """Train a network, answer its deletion requests, certify, and compare with retraining."""
     from fedunlearn.config import load_experiment
@@ -33,18 +46,24 @@ def run(
     changes = list(overrides or ())
     changes += [f"seed={seed}"] if seed is not None else []
     changes += [f"runtime.device={device}"] if device is not None else []
-    experiment = load_experiment(file, changes)
+    changes += [f"runtime.hosts={hosts}"] if hosts is not None else []
+    changes += [f"runtime.workers={workers}"] if workers is not None else []
+    experiment = load_experiment(_settings(file, resume), changes)
     if dry_run:
         from fedunlearn.simulation import estimate
 
         console().print(facts(f"{experiment.name}: what this run would take", flat(estimate(experiment))))
         return
-    folder = target(experiment, out)
+    if resume is not None and out is not None:
+        raise UserError(f"--out {out}: a run that is resumed keeps its name; leave --out away")
+    if resume is not None and file is not None and not _has_begun(resume):
+        out, resume = resume, None
+    folder = resume or target(experiment, out)
 
     from fedunlearn.flower.local import run_local
 
     with progress_bar() as progress:
-        result = run_local(experiment, out=folder, progress=progress)
+        result = run_local(experiment, out=None if resume else folder, progress=progress, resume=resume)
 
     from fedunlearn.results.table import summary_table
 
@@ -54,6 +73,23 @@ def run(
     for figure in sorted((written_to / "figures").glob("*.*")):
         output.print(f"figure   {figure}", soft_wrap=True, markup=False)
     output.print(f"results  {written_to}", soft_wrap=True, markup=False)
+
+
+def _settings(file: Path | None, resume: Path | None) -> Path:
+    """Return the file of the settings: the one that is named, or that of the run that goes on."""
+    if file is not None:
+        return file
+    if resume is None:
+        raise UserError("FILE is missing: an experiment in TOML, or --resume with the folder of an unfinished run")
+    from fedunlearn.results.run_directory import SETTINGS, unfinished
+
+    return unfinished(resume) / SETTINGS
+
+
+def _has_begun(resume: Path) -> bool:
+    from fedunlearn.results.run_directory import has_begun
+
+    return has_begun(resume)
 
 
 def target(experiment: Experiment, out: Path | None, suffix: str = "") -> Path:

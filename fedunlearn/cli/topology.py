@@ -72,7 +72,8 @@ def _settings(name: str, overrides: list[str]) -> TopologySettings:
             f"topology show {name}: is neither a generator nor a topology file{nearest(name, known)} "
             "(`fedunlearn topology list` names them all)"
         )
-    return room_settings(TopologySettings, "topology", {"generator": "file", "path": name}, overrides)
+    path = name if name in named_files() else str(Path(name).absolute())  # an argument is the user's own hand
+    return room_settings(TopologySettings, "topology", {"generator": "file", "path": path}, overrides)
 
 
 def numbers(graph: nx.Graph, settings: TopologySettings, seed: int) -> dict[str, Any]:

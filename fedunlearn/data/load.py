@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from fedunlearn.data.settings import DataSettings
 from fedunlearn.data.sources import DEFAULT_FILES, SOURCES, SourceData, load_source
 from fedunlearn.data.sources.base import default_path
 from fedunlearn.errors import UserError
+from fedunlearn.paths import confined
 
 DEFAULT_CLIENTS = 20
 POOL_SHARE = 0.1
@@ -41,11 +41,17 @@ def _load(settings: DataSettings, stamp: tuple[str, int, int] | None) -> Federat
 
 def _stamp(settings: DataSettings) -> tuple[str, int, int] | None:
     """Return what tells one state of the source's file from another."""
-    path = Path(settings.path).expanduser() if settings.path else default_path(DEFAULT_FILES.get(settings.source))
+    path = (
+        confined(settings.path, "data.path")
+        if settings.path is not None
+        else default_path(DEFAULT_FILES.get(settings.source))
+    )
     if path is None or not path.exists():
         return None
-    status = path.stat()
-    return str(path.resolve()), status.st_mtime_ns, status.st_size
+    files = [path] if path.is_file() else [path, *sorted(path.rglob("*"))]
+    status = [file.stat() for file in files if file.exists()]
+    newest = hash(tuple((s.st_mtime_ns, s.st_size) for s in status))  # a folder's own time does not tell of its files
+    return str(path.resolve()), newest, len(status)
 
 
 def assemble(source: SourceData, settings: DataSettings) -> FederatedDataset:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from fedunlearn.paths import stays_inside
 from fedunlearn.settings import Settings
 
 Source = Literal[
@@ -49,6 +50,8 @@ class DataSettings(Settings):
     label: str = Field(default="label", description="source 'table': name of the label column")
     client: str | None = Field(default=None, description="source 'table': name of the client column, if there is one")
     seed: int = Field(default=0, ge=0, description="seed of partition, split and generated data")
+
+    _inside = field_validator("path")(stays_inside)
 
     @model_validator(mode="after")
     def _one_rest(self) -> DataSettings:

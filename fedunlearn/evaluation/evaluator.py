@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from fedunlearn.evaluation.settings import EvaluationSettings
 from fedunlearn.evaluation.utility import accuracy_and_loss, losses
 from fedunlearn.models import FeatureMap, Model
 from fedunlearn.network import Network
+from fedunlearn.network.answer import Answer
 from fedunlearn.randomness import uniforms
 from fedunlearn.results.metrics import AVERAGE, NODES_MAX, NODES_MEAN, NODES_MIN, NODES_STD
 
@@ -59,7 +61,8 @@ class Evaluator:
         self, dataset: FederatedDataset, features: FeatureMap, model: Model, settings: EvaluationSettings, seed: int
     ) -> None:
         self.dataset, self.features, self.model, self.settings, self.seed = dataset, features, model, settings, seed
-        self._copies = 0
+        self.copies = 0
+        """How many copies of networks were made so far; each is named by its number."""
         train = dataset.clients(Role.TRAIN)
         self.train_rows, _ = dataset.all_train_rows()
         tests = np.concatenate([dataset.test_rows(int(c)) for c in train])
@@ -115,8 +118,22 @@ class Evaluator:
 
     def nodes(self, network: Network) -> NDArray[np.float64]:
         """Return accuracy and loss of every node's own model on the node test set, (N, 2); NaN for absent nodes."""
+        return self._nodes_later(network).get()
+
+    def look_ahead(self, networks: Sequence[Network], *, means: bool = False) -> None:
+        """Ask for what :meth:`nodes`, and with ``means`` the mean model, of several networks need: in one message."""
+        for network in networks:
+            self._nodes_later(network)
+            if means:
+                network.mean_later()
+
+    def _nodes_later(self, network: Network) -> Answer[NDArray[np.float64]]:
+        key = ("node test", id(self), network.present.tobytes())
+        return network.unchanged(key, lambda: self._ask_nodes(network))
+
+    def _ask_nodes(self, network: Network) -> Answer[NDArray[np.float64]]:
         params, grain = {"inputs": _INPUTS, "labels": _LABELS}, STACK if self.model.convex else 1
-        return network.measure(f"{_PROGRAMS}:node_utility", params, width=2, grain=grain)
+        return network.measure_later(f"{_PROGRAMS}:node_utility", params, width=2, grain=grain)
 
     def spread(self, network: Network) -> dict[str, float]:
         """Return mean, standard deviation, minimum and maximum over nodes of their test accuracy."""
@@ -126,15 +143,16 @@ class Evaluator:
 
     def curve_point(self, network: Network) -> dict[str, float]:
         """Return one point of the learning curve: test accuracy of the mean model, and its spread over nodes."""
+        self.look_ahead([network], means=True)
         spread = self.spread(network)
         mean = accuracy_and_loss(self.model, network.mean(), self.test.inputs, self.test.labels)[0]
         return {AVERAGE: mean, **{scope: spread[name] for scope, name in _SPREAD.items()}}
 
     def keep(self, network: Network) -> Network:
         """Return a copy of a network's rows as a population of its own, to compare with later; drop it afterwards."""
-        self._copies += 1
+        self.copies += 1
         copy = Network(
-            network.session, f"copy{self._copies}", network.graph, network.mixing, network.read(network.root),
+            network.session, f"copy{self.copies}", network.graph, network.mixing, np.zeros(network.dim, np.float32),
             deleted=network.deleted, alive=network.alive,
         )  # fmt: skip
         network.session.later("copy", {"source": network.name, "target": copy.name})
@@ -147,18 +165,21 @@ class Evaluator:
     def compare(self, before: Snapshot, after: Snapshot, ideal: Snapshot) -> dict[str, float]:
         """Return how far the network was, and is, from its retrained twin: parameters (L2) and predictions (total
         variation), the largest over nodes, before noise on both sides where there is noise."""
+        now, predicted = self._distance(after, ideal)
         return {
-            "distance_to_retrained": self._distance(after, ideal)[0],
+            "distance_to_retrained": now,
             "distance_before": self._distance(before, ideal)[0],
-            "prediction_distance_to_retrained": self._distance(after, ideal)[1],
+            "prediction_distance_to_retrained": predicted,
         }
 
     def _distance(self, a: Snapshot, b: Snapshot) -> tuple[float, float]:
         """Return the largest distances in parameters and in predictions over the vertices that are alive in ``b``."""
         mine, theirs, alive = a.rows or a.network, b.rows or b.network, b.network.alive
         if a.vector is None and b.vector is None:
-            predictions = mine.measure(f"{_PROGRAMS}:prediction_distance", {"other": theirs.name, "inputs": _INPUTS})
-            return float(np.nanmax(self.row_distances(mine, theirs)[alive])), float(np.nanmax(predictions[alive]))
+            params = {"other": theirs.name, "inputs": _INPUTS}
+            predictions = mine.measure_later(f"{_PROGRAMS}:prediction_distance", params)
+            distances = self.row_distances(mine, theirs)[alive]
+            return float(np.nanmax(distances)), float(np.nanmax(predictions.get()[alive]))
         if a.vector is not None and b.vector is not None:
             rows, reference = np.stack([a.vector]), b.vector
         elif a.vector is not None:

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from fedunlearn.models import Model
 
 STACK = 16
-"""Softmax models whose weights are stacked into one product: those of the vertices with the same id // STACK."""
+"""Softmax models whose weights are stacked into one product: those of the vertices with the same position // STACK."""
 _SLICE = 100
 """Images of one pass: enough to be fast, few enough for the processor's cache."""
 _BLOCKED = (nn.Conv2d, nn.MaxPool2d, nn.ReLU, nn.Flatten, nn.Linear)

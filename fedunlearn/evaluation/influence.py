@@ -41,7 +41,7 @@ def measure_influence(network: Network, client: int, training: TrainingSettings,
     lack: dict[str, Any] = {"deleted": network.deleted, "alive": network.alive}
     copies = [
         Network(network.session, name, network.graph, network.mixing, start, seed=network.seed, **lack)
-        for name in ("influence.with", "influence.without")
+        for name in ("influence-with", "influence-without")
     ]
     plain = training.model_copy(update={"momentum": 0.0, "algorithm": "dsgd"})
     everyone = [int(i) for i in np.flatnonzero(network.alive)]

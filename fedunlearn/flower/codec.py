@@ -18,9 +18,12 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fedunlearn.errors import UserError
 from fedunlearn.network.transport import Reply, Request
+from fedunlearn.plain_text import parse_json
 
 _HEAD, _ARRAYS = "fedunlearn", "arrays"
 _RAW = "raw.little-endian"
+_MALFORMED = (KeyError, IndexError, ValueError, TypeError, AttributeError, OverflowError, MemoryError)
+"""What taking a message apart raises where it is not of this form."""
 _TYPES = frozenset(
     ["bool", "float16", "float32", "float64"] + [f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)]
 )
@@ -62,9 +65,12 @@ def encode_request(request: Request, address: Address) -> RecordDict:
 
 
 def decode_request(content: RecordDict) -> tuple[Request, Address]:
-    """Return the request in a message's content, and where it belongs."""
-    address, heads, arrays = _decode(content)
-    *before, last = [Request(str(op), params, part) for (op, params), part in zip(heads, arrays)]
+    """Return the request in a message's content, and where it belongs; UserError if it is no request of this form."""
+    try:
+        address, heads, arrays = _decode(content)
+        *before, last = [Request(str(op), params, part) for (op, params), part in zip(heads, arrays)]
+    except _MALFORMED as error:
+        raise UserError(f"a host was sent a message that is no request ({_one_line(error)})") from None
     return replace(last, before=tuple(before)), address
 
 
@@ -80,12 +86,24 @@ def encode_error(error: UserError, address: Address) -> RecordDict:
 
 
 def decode_reply(content: RecordDict) -> tuple[Reply, Address]:
-    """Return the reply in a message's content, and where it belongs; raises the host's UserError."""
-    address, heads, arrays = _decode(content)
-    if "error" in content.config_records[_HEAD]:
-        raise UserError(str(content.config_records[_HEAD]["error"]))
-    *before, last = [Reply(params, part) for params, part in zip(heads, arrays)]
+    """Return the reply in a message's content, and where it belongs; raises the host's UserError.
+
+    UserError also if it is no reply of this form.
+    """
+    try:
+        address, heads, arrays = _decode(content)
+        fault = content.config_records[_HEAD].get("error")
+        before = [Reply(params, part) for params, part in zip(heads, arrays)]
+        last = before.pop() if fault is None else Reply()
+    except _MALFORMED as error:
+        raise UserError(f"a host sent a message that is no reply ({_one_line(error)})") from None
+    if fault is not None:
+        raise UserError(str(fault))
     return replace(last, before=tuple(before)), address
+
+
+def _one_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [""])[0][:200] or type(error).__name__
 
 
 def _encode(address: Address, heads: list[Any], arrays: list[dict[str, np.ndarray]], **more: str) -> RecordDict:
@@ -97,10 +115,14 @@ def _encode(address: Address, heads: list[Any], arrays: list[dict[str, np.ndarra
 
 def _decode(content: RecordDict) -> tuple[Address, list[Any], list[dict[str, np.ndarray]]]:
     head, record = content.config_records[_HEAD], content.array_records[_ARRAYS]
-    heads: list[Any] = json.loads(str(head["parts"]))
+    heads: list[Any] = parse_json(str(head["parts"]), finite=False)
+    if not isinstance(heads, list):
+        raise ValueError("its parts are no list")
     arrays: list[dict[str, np.ndarray]] = [{} for _ in heads]
     for name, array in record.items():
         part, _, plain = name.partition("/")
+        if not part.isdecimal():
+            raise ValueError(f"the array '{name[:60]}' belongs to no part")
         arrays[int(part)][plain] = decode_array(array)
     address = Address(str(head["session"]), int(head["host"]), int(head["sequence"]))  # type: ignore[arg-type]
     return address, heads, arrays

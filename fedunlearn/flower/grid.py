@@ -12,6 +12,8 @@ from flwr.serverapp import Grid
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedunlearn.flower.places import LASTING
+
 _RUN_ID = _TASK_ID = _CONDUCTOR = 1
 
 
@@ -35,7 +37,7 @@ class LocalGrid(Grid):
             _CONDUCTOR + 1 + h: Context(
                 run_id=_RUN_ID,
                 node_id=_CONDUCTOR + 1 + h,
-                node_config={"partition-id": h, "num-partitions": hosts},
+                node_config={"partition-id": h, "num-partitions": hosts, LASTING: True},
                 state=RecordDict(),
                 run_config={},
             )

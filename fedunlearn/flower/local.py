@@ -15,8 +15,14 @@ if TYPE_CHECKING:
     from fedunlearn.simulation import RunResult
 
 
-def run_local(experiment: Experiment, out: Path | None = None, progress: Callable[..., Any] | None = None) -> RunResult:
-    """Run an experiment on ``runtime.hosts`` hosts of this process and return its result; raises UserError."""
+def run_local(
+    experiment: Experiment, out: Path | None = None, progress: Callable[..., Any] | None = None,
+    resume: Path | None = None,
+) -> RunResult:  # fmt: skip
+    """Run an experiment on ``runtime.hosts`` hosts of this process and return its result; raises UserError.
+
+    With ``resume`` go on with an unfinished run of it, as :func:`fedunlearn.simulation.simulate` does.
+    """
     with started_early(_certain_workers(experiment.runtime)):
         from fedunlearn.flower.client_app import app
         from fedunlearn.flower.grid import LocalGrid
@@ -24,7 +30,8 @@ def run_local(experiment: Experiment, out: Path | None = None, progress: Callabl
         from fedunlearn.simulation import simulate
 
         with LocalGrid(app, experiment.runtime.hosts) as grid:
-            return simulate(experiment, GridTransport(grid, grid.get_node_ids()), out=out, progress=progress)
+            transport = GridTransport(grid, grid.get_node_ids())
+            return simulate(experiment, transport, out=out, progress=progress, resume=resume)
 
 
 def _certain_workers(runtime: RuntimeSettings) -> int | None:

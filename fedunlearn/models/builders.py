@@ -84,10 +84,10 @@ def _own_module(path: str, shape: tuple[int, ...], num_classes: int) -> nn.Modul
         sys.path.append(here)
     try:
         maker = getattr(importlib.import_module(where), class_name)
-    except ImportError as error:
-        raise UserError(f"model.name = '{path}' cannot be imported: {error}") from None
-    except (AttributeError, ValueError):
+    except AttributeError:
         raise UserError(f"model.name = '{path}': there is no '{class_name}' in the module '{where}'") from None
+    except Exception as error:  # whatever a module of one's own raises while it is imported
+        raise UserError(f"model.name = '{path}' cannot be imported: {error}") from None
     finally:
         if added and here in sys.path:
             sys.path.remove(here)

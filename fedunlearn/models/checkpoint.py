@@ -14,12 +14,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from fedunlearn.errors import UserError, listed
+from fedunlearn.paths import confined
 
 
 def file_sha256(path: str | Path) -> str:
     """Return the SHA-256 of a file as hexadecimal digits; UserError if it cannot be read."""
     try:
-        with Path(path).open("rb") as file:
+        with confined(path, "model.checkpoint").open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise UserError(f"model.checkpoint = '{path}' cannot be read: {error.strerror}") from None
@@ -33,7 +34,7 @@ def read_checkpoint(path: str | Path, shapes: Mapping[str, Sequence[int]]) -> ND
     UserError when the file is no safetensors file, or a name, a shape or a value does not fit.
     """
     try:
-        tensors = load_file(str(path))
+        tensors = load_file(str(confined(path, "model.checkpoint")))
     except (OSError, SafetensorError) as error:
         raise UserError(f"model.checkpoint = '{path}' is not a readable safetensors file: {error}") from None
     dim = sum(int(np.prod(shape)) for shape in shapes.values())

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import re
+
 from pydantic import Field, field_validator
 
+from fedunlearn.paths import stays_inside
 from fedunlearn.settings import Settings
 
+_OWN = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 BUILT_IN = ("softmax", "mlp", "small-cnn", "deep-cnn", "leaf-cnn", "resnet18-gn")
 
 
@@ -30,9 +34,11 @@ class ModelSettings(Settings):
     extractor_batch: int = Field(default=32, ge=1)
     extractor_augment: bool = Field(default=True, description="distort the public images anew in every epoch")
 
+    _inside = field_validator("checkpoint")(stays_inside)
+
     @field_validator("name", "extractor")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in BUILT_IN and ":" not in value:
+        if value not in BUILT_IN and not _OWN.fullmatch(value):
             raise ValueError(f"must be one of {', '.join(BUILT_IN)} or 'package.module:Class'")
         return value

@@ -17,6 +17,11 @@ def publish(dataset: FederatedDataset) -> str:
     return key
 
 
+def offer(key: str, dataset: FederatedDataset) -> None:
+    """Offer a data set under the content hash of the whole of which it is a part; the caller has checked the part."""
+    _shared[key] = dataset
+
+
 def withdraw(key: str) -> None:
     """Stop offering a data set."""
     _shared.pop(key, None)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from fedunlearn.network.block import Block
+from fedunlearn.network.declared import declared
 from fedunlearn.network.mixing import mix_columns
 from fedunlearn.network.programs import first_sick
 from fedunlearn.network.reduction import TreeSum
@@ -18,15 +18,12 @@ Command = dict[str, Any]
 
 
 def program(name: str) -> Callable[..., Any]:
-    """Return the node program ``module:function``; only programs of this package can be named."""
-    module, _, function = name.partition(":")
-    if not module.startswith("fedunlearn."):
-        raise ValueError(f"program {name!r} is not part of fedunlearn")
-    return getattr(importlib.import_module(module), function)
+    """Return the declared node program ``module:function``; UserError if there is none of that name."""
+    return declared(name).function
 
 
 def execute(block: Block, command: Command) -> dict[str, Any]:
-    """Carry out a command on the vertices ``command['range']`` of a block.
+    """Carry out a command on the vertices at the positions ``command['range']`` of the session's order.
 
     Kinds: ``rows`` (a program changes rows in place; with ``command['check']`` the answer names the first vertex that
     holds NaN or infinity then), ``sum`` (a program returns a float64 vector a vertex; the
@@ -41,7 +38,7 @@ def execute(block: Block, command: Command) -> dict[str, Any]:
         block.generation = command["generation"]
     kind, population = command["kind"], command["population"]
     if kind == "mix":
-        mix_columns(block, population, *command["range"])
+        mix_columns(block, population, *command["range"], keep=command.get("keep"))
         return {}
     function, params = program(command["program"]), command["params"]
     if kind == "walk":
@@ -60,7 +57,7 @@ def execute(block: Block, command: Command) -> dict[str, Any]:
         if nodes:
             room = block.store[f"numbers-{command['width']}.{population}"]
             numbers = np.asarray(function(block, population, nodes, **params), dtype=np.float64)
-            room[np.array(nodes) - block.low] = numbers.reshape(len(nodes), -1)
+            room[block.places(nodes)] = numbers.reshape(len(nodes), -1)
         return {}
     if kind == "sum":
         present = block.alive(population).copy()
@@ -68,13 +65,13 @@ def execute(block: Block, command: Command) -> dict[str, Any]:
             mask = np.zeros_like(present)
             mask[command["only"]] = True
             present &= mask
-        total = TreeSum(present)
+        total = TreeSum(present[block.order])
         if inspect.isgeneratorfunction(function):  # a program for all vertices at once
             vectors = function(block, population, nodes, **params)
         else:
             vectors = (function(block, population, node, **params) for node in nodes)
         for node, vector in zip(nodes, vectors):
-            total.add(0, node, np.asarray(vector, dtype=np.float64))
+            total.add(0, block.position(node), np.asarray(vector, dtype=np.float64))
         names, sums = total.partials()
         if len(names):
             block.store[command["out"]][: len(names)] = sums

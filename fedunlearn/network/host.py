@@ -13,13 +13,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from fedunlearn.data import FederatedDataset
+from fedunlearn.data import FederatedDataset, Role
 from fedunlearn.errors import UserError
 from fedunlearn.models import FeatureMap
 from fedunlearn.network import datasource, resident
 from fedunlearn.network.block import Block
 from fedunlearn.network.host_work import WorkOperations
+from fedunlearn.network.messages import check_requests, check_setup
 from fedunlearn.network.store import Store
 from fedunlearn.network.transport import Reply, Request
 from fedunlearn.network.workers import Workers
@@ -44,6 +46,8 @@ class Host(WorkOperations):
             "checkpoint": self._checkpoint,
             "rewind": self._rewind,
             "mix": self._mix,
+            "adopt": self._adopt,
+            "forget": self._forget,
             "export": self._export,
             "read": self._read,
             "write": self._write,
@@ -64,13 +68,19 @@ class Host(WorkOperations):
 
         Whatever goes wrong, the folder is then gone.
         """
+        check_setup(params, arrays)
         workers = Workers(int(params["workers"]))  # they import torch while the data are read here
         try:
             dataset = datasource.obtain(params["dataset"], params["data"])
+            if params["num_nodes"] != len(dataset.clients(Role.TRAIN)):
+                raise UserError("a host was sent a malformed 'setup': the data have another number of vertices")
             store = Store(folder)
             store.limit(params["room"], params["scratch"])
             features = FeatureMap.from_spec(params["features"], arrays)
-            _lay_out_samples(store, dataset, features, *params["block"])
+            if "order" in arrays:
+                store.put("order", arrays["order"])
+            low, high = params["block"]
+            _lay_out_samples(store, dataset, features, arrays.get("order", np.arange(params["num_nodes"]))[low:high])
             kept = ("block", "num_nodes", "model", "device", "workers")
             store.write_json("block", {k: params[k] for k in kept})
             return cls(folder, workers)
@@ -94,12 +104,13 @@ class Host(WorkOperations):
 
     def handle(self, request: Request) -> Reply:
         """Carry out one request; raises UserError with one sentence for what a user can mend."""
-        for each in (*request.before, request):
-            if each.op not in self._operations:
-                raise UserError(f"a host was asked for the unknown operation '{each.op}'")
-        before = tuple(self.handle(each) for each in request.before)
-        reply = self._operations[request.op](request.params, request.arrays)
+        check_requests(self.block, request)
+        before = tuple(self._carry_out(each) for each in request.before)
+        reply = self._carry_out(request)
         return replace(reply, before=before) if before else reply
+
+    def _carry_out(self, request: Request) -> Reply:
+        return self._operations[request.op](request.params, request.arrays)
 
     def close(self) -> None:
         """End the workers and delete the store."""
@@ -111,11 +122,14 @@ class Host(WorkOperations):
         return Reply()
 
 
-def _lay_out_samples(store: Store, dataset: FederatedDataset, features: FeatureMap, low: int, high: int) -> None:
+def _lay_out_samples(
+    store: Store, dataset: FederatedDataset, features: FeatureMap, vertices: NDArray[np.int64]
+) -> None:
     """Copy the training samples of the block's clients, as the model will see them, into the store."""
     rows, everything = dataset.all_train_rows()
-    ids = rows[everything[low] : everything[high]]
-    offsets = everything[low : high + 1] - everything[low]
+    counts = np.diff(everything)[vertices]
+    offsets = np.concatenate([[0], np.cumsum(counts)])
+    ids = rows[np.arange(offsets[-1]) + np.repeat(everything[vertices] - offsets[:-1], counts)]
     store.put("offsets", offsets)
     store.put("sample_ids", ids)
     store.put("labels", dataset.labels[ids].astype(np.int64))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ class StateOperations:
         name, count, dim = params["name"], self.block.high - self.block.low, self.block.model.dim
         theta = self.store.create(f"theta.{name}", (count, dim), np.float32, aligned=True)
         for part in self.store.slices(f"theta.{name}"):
-            theta[part] = arrays["rows"][part] if "rows" in arrays else arrays["start"]
+            theta[part] = arrays["rows"][self._ranks()[part]] if "rows" in arrays else arrays["start"]
         if params["momentum"]:
             self.store.create(f"momentum.{name}", (count, dim), np.float32, aligned=True)
         self.store.put(f"alive.{name}", arrays["alive"])
@@ -42,7 +43,11 @@ class StateOperations:
     def _topology(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Take the block's rows of W (CSR over vertex ids); rows of foreign vertices in it come with every mixing."""
         name = params["population"]
-        position, outside = localise(arrays["indptr"], arrays["indices"], self.block.low, self.block.high)
+        # Column a * N + j is vertex j as it was sent in the round of the a-th slot; columns below N are the rows now.
+        slots, size = params.get("past", []), self.block.num_nodes
+        own = (size * np.arange(len(slots) + 1)[:, None] + self.block.ids).ravel()
+        position, outside = localise(arrays["indices"], own)
+        self.store.put(f"weights.{name}.past", np.array(slots, dtype=np.int64))
         self.store.put(f"weights.{name}.indptr", arrays["indptr"].astype(np.int32))
         self.store.put(f"weights.{name}.indices", position.astype(np.int32))
         self.store.put(f"weights.{name}.data", arrays["data"].astype(np.float32))
@@ -60,10 +65,11 @@ class StateOperations:
         resident.forget(self.block)
         for node in arrays["nodes"]:
             self.store[f"alive.{name}"][node] = False
-            if self.block.low <= node < self.block.high:
+            if node in self.block.ids:
                 for kind in ("theta", "momentum"):
                     if f"{kind}.{name}" in self.store:
-                        self.store[f"{kind}.{name}"][node - self.block.low] = np.nan
+                        self.store[f"{kind}.{name}"][self.block.place(node)] = np.nan
+        self._poison("past", population=name)
         return Reply()
 
     def _erase(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
@@ -78,7 +84,7 @@ class StateOperations:
         self._poison("probabilities", "points")  # what a search kept of every record, in any population
         resident.forget(self.block)
         # A momentum is a sum of past gradients, some of them of these samples.
-        self._clear_momentum(name, self.store[f"alive.{name}"][self.block.low : self.block.high])
+        self._clear_momentum(name, self.store[f"alive.{name}"][self.block.ids])
         return Reply(params={"erased": int(gone.sum())})
 
     def _wipe(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
@@ -86,9 +92,10 @@ class StateOperations:
         self._poison("vector", "partial", "halo", "probabilities", "points")
         return Reply()
 
-    def _poison(self, *kinds: str) -> None:
-        """Overwrite all arrays of some kinds: floats become NaN, numbers become zero."""
-        for path in (p for kind in kinds for p in self.store.folder.glob(f"{kind}.*.npy")):
+    def _poison(self, *kinds: str, population: str | None = None) -> None:
+        """Overwrite all arrays of some kinds, or those of one population: floats become NaN, numbers become zero."""
+        pattern = ".*.npy" if population is None else f"*.{population}.npy"
+        for path in (p for kind in kinds for p in self.store.folder.glob(f"{kind}{pattern}")):
             array = self.store[path.name.removesuffix(".npy")]
             array[...] = np.nan if np.issubdtype(array.dtype, np.floating) else 0
 
@@ -104,16 +111,15 @@ class StateOperations:
     # --- rows ------------------------------------------------------------------------------------------------------
 
     def _read(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-        rows = self.store[f"theta.{params['population']}"]
-        return Reply(arrays={"rows": rows[arrays["nodes"] - self.block.low]})
+        kind = f"past-{params['past']}" if "past" in params else "theta"
+        rows = self.store[f"{kind}.{params['population']}"]
+        return Reply(arrays={"rows": rows[self.block.places(arrays["nodes"])]})
 
     def _write(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Overwrite (or add to) the rows of the alive vertices; ``reset_momentum`` clears what training kept."""
         name = params["population"]
-        alive = self.store[f"alive.{name}"][self.block.low : self.block.high]
-        mask = (
-            np.isin(np.arange(self.block.low, self.block.high), arrays["nodes"]) & alive if "nodes" in arrays else alive
-        )
+        alive = self.store[f"alive.{name}"][self.block.ids]
+        mask = np.isin(self.block.ids, arrays["nodes"]) & alive if "nodes" in arrays else alive
         theta = self.store[f"theta.{name}"]
         for part in self.store.slices(f"theta.{name}"):
             if params["operation"] == "set":
@@ -125,17 +131,39 @@ class StateOperations:
         return Reply()
 
     def _save(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-        """Return everything that training changes: the block's parameters, and its momenta where there are any."""
+        """Return everything that training changes: the block's parameters, and its momenta where there are any.
+
+        Rows travel in the order of ids, whatever the order in which they lie here.
+
+        With ``copies`` also what :meth:`_checkpoint` has kept of the population, under ``checkpoint-<label>``, and the
+        rows of past rounds that late messages still need, under ``past-<slot>``.
+        """
         names = {kind: f"{kind}.{params['population']}" for kind in ("theta", "momentum")}
-        return Reply(arrays={kind: np.array(self.store[name]) for kind, name in names.items() if name in self.store})
+        if params.get("copies"):
+            suffix = f".{params['population']}"
+            kept = (self.store.folder.glob(f"{kind}-*{suffix}.npy") for kind in ("checkpoint", "past"))
+            for path in sorted(chain.from_iterable(kept)):
+                name = path.name.removesuffix(".npy")
+                names[name.removesuffix(suffix)] = name
+        return Reply(
+            arrays={kind: self.store[name][self.block.by_id] for kind, name in names.items() if name in self.store}
+        )
 
     def _restore(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Put back what :meth:`_save` returned."""
+        ranks = self._ranks()
         for kind, rows in arrays.items():
+            if f"{kind}.{params['population']}" not in self.store:  # a copy that this host has not kept yet
+                aligned = kind.startswith("past-")
+                self.store.create(f"{kind}.{params['population']}", rows.shape, np.float32, aligned=aligned)
             target = self.store[f"{kind}.{params['population']}"]
             for part in self.store.slices(f"{kind}.{params['population']}"):
-                target[part] = rows[part]
+                target[part] = rows[ranks[part]]
         return Reply()
+
+    def _ranks(self) -> NDArray[np.int64]:
+        """Return the number of smaller ids in the block for every vertex, (n,): which row that travels is its own."""
+        return np.argsort(self.block.by_id)
 
     def _copy(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Copy the rows of one population over those of another."""
@@ -153,11 +181,39 @@ class StateOperations:
     def _rewind(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Put the rows of the alive vertices back to a checkpoint; momenta are cleared."""
         name = params["population"]
-        alive = self.store[f"alive.{name}"][self.block.low : self.block.high]
+        alive = self.store[f"alive.{name}"][self.block.ids]
         theta, kept = self.store[f"theta.{name}"], self.store[f"checkpoint-{params['label']}.{name}"]
         for part in self.store.slices(f"theta.{name}"):
             theta[part][alive[part]] = kept[part][alive[part]]
         self._clear_momentum(name, alive)
+        return Reply()
+
+    def _adopt(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
+        """Let vertices take over rows: ``nodes`` (k,) those of ``sources`` (k,), all at once, ``restarts`` the ``start``.
+
+        ``halo`` are the rows of the sources that lie on other hosts, by ascending id. Momenta of ``forget`` become
+        zero; rows and momenta of ``crashed`` are overwritten first.
+        """
+        name, ids = params["population"], self.block.ids
+        theta = self.store[f"theta.{name}"]
+        foreign = np.setdiff1d(arrays["sources"], ids)
+        taken = [
+            (node, arrays["halo"][np.searchsorted(foreign, source)] if source in foreign
+             else np.array(theta[self.block.place(source)]))
+            for node, source in zip(arrays["nodes"].tolist(), arrays["sources"].tolist()) if node in ids
+        ]  # fmt: skip
+        for kind in ("theta", "momentum"):
+            if f"{kind}.{name}" in self.store:
+                self.store[f"{kind}.{name}"][np.isin(ids, arrays["crashed"])] = np.nan
+        for node, row in taken:
+            theta[self.block.place(node)] = row
+        theta[np.isin(ids, arrays["restarts"])] = arrays["start"]
+        self._clear_momentum(name, np.isin(ids, arrays["forget"]))
+        return Reply()
+
+    def _forget(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
+        """Overwrite the rows of past rounds that late messages would have needed."""
+        self._poison("past", population=params["population"])
         return Reply()
 
     def _clear_momentum(self, name: str, mask: NDArray[np.bool_]) -> None:

@@ -45,12 +45,18 @@ class WorkOperations(StateOperations):
         return Reply({"sick": min((a["sick"] for a in answers if a.get("sick") is not None), default=None)})
 
     def _mix(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-        """Mix the block's rows once, with the foreign rows that came along."""
-        name = params["population"]
+        """Mix the block's rows once, with the foreign rows that came along.
+
+        With ``keep`` the rows as they are now are kept in a slot, for messages that arrive in a later round.
+        """
+        name, keep = params["population"], params.get("keep")
+        if keep is not None and f"past-{keep}.{name}" not in self.store:
+            rows = (self.block.high - self.block.low, self.block.model.dim)
+            self.store.create(f"past-{keep}.{name}", rows, np.float32, aligned=True)
         if "halo" in arrays and len(arrays["halo"]):
             self.store[f"halo.{name}"][...] = arrays["halo"]
         edges = np.linspace(0, self.block.model.dim, max(1, self.workers.count) + 1).astype(int)
-        common = {"kind": "mix", "population": name, "generation": self.block.generation}
+        common = {"kind": "mix", "population": name, "keep": keep, "generation": self.block.generation}
         self.workers.run([{**common, "range": [int(a), int(b)]} for a, b in pairwise(edges) if b > a])
         return Reply()
 
@@ -67,8 +73,9 @@ class WorkOperations(StateOperations):
             if resident.takes(self.block):
                 resident.run_work(self.block, work, *params["rounds"])
                 check = {"program": _FINITE, "params": {}, "population": work["population"], "width": 1}
-                sick = np.flatnonzero(self._measure(check, {}).arrays["values"] == 0.0)
-                return [params["rounds"][1], self.block.low + int(sick[0])] if len(sick) else None
+                values = self._measure(check, {}).arrays["values"][:, 0]
+                sick = self.block.by_id[values == 0.0]
+                return [params["rounds"][1], int(self.block.ids[sick].min())] if len(sick) else None
             for round_ in range(*params["rounds"]):
                 told = self._rows({**work, "params": {**work["params"], "round_": round_}, "check": True}, {})
                 if told.params["sick"] is not None:
@@ -106,7 +113,7 @@ class WorkOperations(StateOperations):
             mask = np.zeros_like(present)
             mask[params["only"]] = True
             present &= mask
-        total = TreeSum(present)
+        total = TreeSum(present[self.block.order])
         for command, answer in zip(commands, self.workers.run(commands)):
             names = answer["names"]
             total.merge(names, np.array(self.store[command["out"]][: len(names)]))
@@ -127,7 +134,7 @@ class WorkOperations(StateOperations):
         return Reply(arrays={"token": np.array(self.store["vector.token"])})
 
     def _measure(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-        """Return numbers of every vertex of the block, (vertices, width) float64; NaN where a vertex is absent.
+        """Return numbers of every vertex of the block, (vertices, width) float64, NaN where one is absent, by id.
 
         The workers write them into an array of the store, for those of many vertices would fill long messages; they are
         not left there.
@@ -137,6 +144,6 @@ class WorkOperations(StateOperations):
         if name not in self.store:
             self.store.create(name, (self.block.high - self.block.low, params["width"]), np.float64)[...] = np.nan
         self.workers.run(self._commands("measure", params, self._pieces(), params.get("grain", 1)))
-        values = np.array(self.store[name])
+        values = self.store[name][self.block.by_id]
         self.store[name][...] = np.nan
         return Reply(arrays={"values": values})

@@ -25,18 +25,21 @@ from fedunlearn.topology.graphs import edge_array
 
 EDGE_LIMIT = 100_000
 """Edges, over all graphs of a run, up to which a summary holds the graphs."""
+_MOST_NODES = 5_000_000
+_WORDS = ("phase", "kind", "pattern")
 
-Pattern = Literal["edges", "matching", "tree", "server", "flood", "walk"]
+Pattern = Literal["edges", "matching", "tree", "server", "flood", "walk", "trace"]
 """edges: every vertex sends to every neighbour. matching: matched pairs exchange. tree: up a spanning tree to the root
 and down again. flood: down the spanning tree from the root. server: every sampled client sends to the server and hears
-back. walk: one token moves along a route."""
+back. walk: one token moves along a route. trace: under faults, single messages that arrived, each listed."""
 
 
 @dataclass(frozen=True)
 class Traffic:
     """One collective operation: ``repeats`` times ``messages`` messages of ``message_bytes`` bytes each.
 
-    ``graph`` numbers the graph in force, ``request`` the deletion request that was being answered.
+    ``graph`` numbers the graph in force, ``request`` the deletion request that was being answered. ``heard`` lists, of
+    a trace, who heard whom: receiver, sender, receiver, sender, ..., where -1 is the server; None if it was left out.
     """
 
     step: int
@@ -51,6 +54,7 @@ class Traffic:
     round: int | None = None
     route: tuple[int, ...] | None = None
     request: int | None = None
+    heard: tuple[int, ...] | None = None
 
     @property
     def total_messages(self) -> int:
@@ -80,7 +84,7 @@ class Ledger:
         self._graphs: list[nx.Graph] = []
         self._alive: list[NDArray[np.bool_]] = []
         self._trees: dict[tuple[int, int], dict[int, int]] = {}
-        self._step = self._edges = 0
+        self._step = self._edges = self._listed = 0
 
     def use_graph(self, graph: nx.Graph, alive: NDArray[np.bool_]) -> None:
         """Refer to this graph in the records from now on."""
@@ -130,14 +134,30 @@ class Ledger:
         )  # fmt: skip
         return self._append(entry)
 
+    def record_heard(
+        self, phase: str, kind: str, message_bytes: int, round_: int, messages: int, pairs: NDArray[np.int64]
+    ) -> None:
+        """Add the messages of one round under faults: how many were sent, and ``pairs`` (k, 2), who heard whom.
+
+        Pairs are listed up to some number of them in a run; what comes later is counted, but not told of.
+        """
+        self._listed += len(pairs)
+        heard = tuple(pairs.ravel().tolist()) if self._listed <= EDGE_LIMIT else None
+        self._append(
+            Traffic(self._step, phase, kind, "trace", messages, message_bytes, 1, len(self._graphs) - 1, None, round_,
+                    None, self.request, heard)
+        )  # fmt: skip
+
     def replay(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Add collective operations that were recorded before, on the graph in force, as if they happened again now.
 
         ``records`` are tables as in ``summary()["records"]``; their step, graph and request are those of this ledger.
         """
         for record in records:
-            route = None if record.get("route") is None else tuple(record["route"])
+            route, heard = (None if record.get(k) is None else tuple(record[k]) for k in ("route", "heard"))
+            self._listed += len(heard or ()) // 2
             now = {"step": self._step, "graph": len(self._graphs) - 1, "route": route, "request": self.request}
+            now["heard"] = heard
             self._append(Traffic(**{**record, **now}))
 
     def _append(self, entry: Traffic) -> Traffic:
@@ -160,11 +180,20 @@ class Ledger:
         """Return what one vertex heard: step, phase, request, kind, senders, bytes a message, repetitions."""
         heard = []
         for t in self.traffic:
-            if not self._alive[t.graph][node]:
+            senders: list[int | str] = []
+            if t.pattern != "trace" and not self._alive[t.graph][node]:
                 continue
             graph = self._graphs[t.graph]
             if t.pattern == "edges":
-                senders: list[int | str] = sorted(graph.neighbors(node))
+                senders = sorted(graph.neighbors(node))
+            elif t.pattern == "trace":
+                if t.heard is None:
+                    raise UserError(
+                        f"more than {EDGE_LIMIT:,} messages arrived under faults, and later ones are not listed, so "
+                        "what each node received is not known"
+                    )
+                pairs = zip(t.heard[::2], t.heard[1::2])
+                senders = sorted({"server" if a == -1 else a for b, a in pairs if b == node}, key=str)
             elif t.pattern == "matching":
                 senders = [int(a + b - node) for a, b in self._pairs(t.graph, t.round) if node in (a, b)]
             elif t.pattern == "server":
@@ -205,6 +234,33 @@ class Ledger:
         if t.round is None or t.messages == 2 * int(alive.sum()):
             return True
         return node in first_by_hash(self.seed, alive, t.messages // 2, t.round)
+
+    # --- to go on with ---------------------------------------------------------------------------------------------
+
+    @property
+    def graph(self) -> nx.Graph:
+        """The graph in force."""
+        return self._graphs[-1]
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that :meth:`from_state` needs to go on, however large the graphs are."""
+        return {
+            "nodes": self.num_nodes, "seed": self.seed, "step": self._step, "request": self.request,
+            "edges": [edge_array(graph) for graph in self._graphs], "alive": list(self._alive),
+            "records": [asdict(record) for record in self.traffic], "listed": self._listed,
+        }  # fmt: skip
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> Ledger:
+        """Return the ledger that :meth:`state` described: its next record is the one that would have come next."""
+        ledger = cls(state["nodes"], state["seed"])
+        for edges, alive in zip(state["edges"], state["alive"]):
+            graph = nx.empty_graph(ledger.num_nodes)
+            graph.add_edges_from(edges.tolist())
+            ledger.use_graph(graph, alive)
+        ledger.traffic = [Traffic(**record) for record in state["records"]]
+        ledger._step, ledger.request, ledger._listed = state["step"], state["request"], state["listed"]
+        return ledger
 
     # --- as plain tables ---------------------------------------------------------------------------------------------
 
@@ -251,6 +307,8 @@ class Ledger:
         if "graphs" in plain and plain["graphs"] is None:
             raise UserError(f"graphs = null: {plain.get('graphs_left_out')}, so what each node received is not known")
         try:
+            if not 1 <= int(plain["nodes"]) <= _MOST_NODES:
+                raise ValueError(f"nodes = {plain['nodes']} is no number of nodes (allowed: 1 to {_MOST_NODES})")
             ledger = cls(int(plain["nodes"]), int(plain["seed"]))
             codes = np.zeros(0, np.int64)
             for entry in plain["graphs"]:
@@ -264,7 +322,16 @@ class Ledger:
                 ledger.use_graph(graph, alive)
             for record in plain["records"]:
                 route = None if record["route"] is None else tuple(int(v) for v in record["route"])
-                traffic = Traffic(**{**record, "route": route})
+                heard = None if record.get("heard") is None else tuple(int(v) for v in record["heard"])
+                traffic = Traffic(**{**record, "route": route, "heard": heard})
+                if any(not -1 <= v < ledger.num_nodes for v in heard or ()) or len(heard or ()) % 2:
+                    raise ValueError(f"record {len(ledger.traffic)} lists vertices that are not there")
+                words = {name: value for name, value in record.items() if name in _WORDS}
+                rest = [value for name, value in record.items() if name not in (*_WORDS, "route", "heard")]
+                if not all(isinstance(w, str) for w in words.values()) or any(
+                    not isinstance(n, int) or abs(n) >= 2**63 for n in rest if n is not None
+                ):
+                    raise ValueError(f"record {len(ledger.traffic)} holds an entry of the wrong kind")
                 needed = {"tree": traffic.root, "flood": traffic.root, "matching": traffic.round}
                 known = 0 <= traffic.graph < len(ledger._graphs) and traffic.pattern in get_args(Pattern)
                 if not known or needed.get(traffic.pattern, 0) is None:

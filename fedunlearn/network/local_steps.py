@@ -36,7 +36,7 @@ def stacked_batches_of(
     block: Block, population: str, nodes: NDArray[np.int64], round_: int, s: TrainingSettings, width: int | None = None
 ) -> StackedBatches:
     """Return the minibatches of several vertices of the block in one round: positions in the host's sample arrays."""
-    rows = nodes - block.low
+    rows = block.places(nodes)
     starts = block.offsets[rows]
     lengths = block.offsets[rows + 1] - starts
     edges = np.concatenate([[0], np.cumsum(lengths)])

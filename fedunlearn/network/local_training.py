@@ -7,15 +7,36 @@ vertices and takes their steps together (linear models, multilayer perceptrons).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from pydantic import ValidationError
+
+from fedunlearn.models import Model
 from fedunlearn.network import resident
 from fedunlearn.network.block import Block
+from fedunlearn.network.declared import node_program
 from fedunlearn.network.loop_training import train_loop
 from fedunlearn.network.settings import TrainingSettings
 from fedunlearn.network.stacked_training import train_stacked
 
+_WIDEST = 2**20
+"""Samples to which a minibatch is padded at most."""
 
+
+def _recipe(model: Model, population: str, params: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a recipe as it is sent to hosts, or None."""
+    try:
+        training = TrainingSettings(**params["training"])
+    except (ValidationError, TypeError):
+        return "parameter 'training' is not a recipe"
+    width = params["width"] if params.get("width") is not None else training.batch
+    if params["form"] not in ("loop", "vmap") or params["round_"] < 0 or not 1 <= width <= _WIDEST:
+        return "parameters 'form', 'round_' and 'width' do not say how to train"
+    return None
+
+
+@node_program("rows", check=_recipe)
 def train(
     block: Block, population: str, nodes: list[int], *, round_: int, training: dict[str, Any], form: str,
     width: int | None = None,

@@ -29,13 +29,14 @@ def panel_width(rows: int) -> int:
     return min(_WIDEST_PANEL, max(_NARROWEST_PANEL, _PANEL_FLOATS // max(1, rows) // _LINE * _LINE))
 
 
-def mix_columns(block: Block, population: str, low: int, high: int) -> None:
+def mix_columns(block: Block, population: str, low: int, high: int, *, keep: int | None = None) -> None:
     """Mix the columns ``low <= c < high`` of all rows of the block.
 
     ``weights.<population>.*`` is the CSR matrix of the block's rows over (own rows, then rows of other hosts in
     ``halo.<population>``), its entries ordered by vertex id, so that every row is summed in the same order however the
     vertices are spread over hosts. Columns are independent: workers take disjoint column ranges. The row of a vertex
-    that has left becomes zero.
+    that has left becomes zero. Between own rows and halo stand the own rows of the past rounds whose slots
+    ``weights.<population>.past`` names; ``keep`` is the slot in which the rows are kept as they are before the mixing.
 
     A strip of columns is copied out into panels, each panel is multiplied in place, and the strip is copied back. The
     product is a weighted sum of rows for every vertex (``embedding_bag``), which adds in the order of the entries and
@@ -43,7 +44,11 @@ def mix_columns(block: Block, population: str, low: int, high: int) -> None:
     """
     store, name = block.store, f"theta.{population}"
     weights = [torch.from_numpy(store[f"weights.{population}.{part}"]) for part in ("indptr", "indices", "data")]
-    sources = [name, f"halo.{population}"] if f"halo.{population}" in store else [name]
+    past = f"weights.{population}.past"
+    sources = [name, *(f"past-{slot}.{population}" for slot in (store[past].tolist() if past in store else ()))]
+    if f"halo.{population}" in store:
+        sources.append(f"halo.{population}")
+    kept = None if keep is None else f"past-{keep}.{population}"
     count = sum(len(store[source]) for source in sources)
     panel = min(panel_width(count), high - low)
     strip = max(panel, _STRIP // panel * panel, store.strip_floats(name) // max(1, count) // panel * panel)
@@ -51,15 +56,16 @@ def mix_columns(block: Block, population: str, low: int, high: int) -> None:
     for first in range(low, high, strip):
         last = min(first + strip, high)
         whole = first + (last - first) // panel * panel
-        _mix_strip(block, sources, weights, scratch, first, whole, panel)
+        _mix_strip(block, sources, weights, scratch, first, whole, panel, kept)
         if whole < last:
             narrow = scratch.view(-1)[: count * (last - whole)].view(1, count, last - whole)
-            _mix_strip(block, sources, weights, narrow, whole, last, last - whole)
+            _mix_strip(block, sources, weights, narrow, whole, last, last - whole, kept)
 
 
 def _mix_strip(
-    block: Block, sources: list[str], weights: list[Tensor], scratch: Tensor, first: int, last: int, panel: int
-) -> None:
+    block: Block, sources: list[str], weights: list[Tensor], scratch: Tensor, first: int, last: int, panel: int,
+    kept: str | None,
+) -> None:  # fmt: skip
     """Mix the columns ``first <= c < last``, a whole number of panels, through scratch (panels, rows, panel)."""
     panels = scratch[: (last - first) // panel]
     begin = 0
@@ -71,6 +77,9 @@ def _mix_strip(
             begin += piece.shape[1]
     indptr, indices, data = weights
     own = torch.from_numpy(block.store[sources[0]])
+    if kept is not None:  # what lay in this slot is the oldest, and is in the panels already
+        for part in _parts(block, sources[0]):
+            block.store[kept][part, first:last] = block.store[sources[0]][part, first:last]
     for each in panels:
         mixed = F.embedding_bag(indices, each, indptr, mode="sum", per_sample_weights=data, include_last_offset=True)
         each[: len(own)].copy_(mixed)
@@ -84,17 +93,14 @@ def _parts(block: Block, name: str) -> Iterable[slice]:
     return block.store.slices(name) if block.store.on_disk(name) else [slice(None)]
 
 
-def foreign(indices: NDArray[np.int64], low: int, high: int) -> NDArray[np.int64]:
-    """Return the vertices outside of the block ``low <= id < high`` among ``indices``, ascending."""
-    return np.unique(indices[(indices < low) | (indices >= high)])
+def foreign(indices: NDArray[np.int64], own: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the vertices among ``indices`` that are not among the block's ``own``, ascending."""
+    return np.setdiff1d(indices, own)
 
 
-def localise(
-    indptr: NDArray[np.int64], indices: NDArray[np.int64], low: int, high: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Map global column ids to positions in (own rows, halo rows) and return them with the halo's vertex ids."""
-    outside = foreign(indices, low, high)
-    position = np.where(
-        (indices >= low) & (indices < high), indices - low, (high - low) + np.searchsorted(outside, indices)
-    )
-    return position, outside
+def localise(indices: NDArray[np.int64], own: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return where the rows of ``indices`` lie in (own rows, halo rows), and the halo's vertices, ascending."""
+    outside = foreign(indices, own)
+    there = np.concatenate([own, outside])
+    order = np.argsort(there)
+    return order[np.searchsorted(there, indices, sorter=order)], outside

@@ -7,6 +7,9 @@ A *sum* program returns the vertex's float64 contribution; its weight turns sums
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -21,6 +24,7 @@ from fedunlearn.models import (
     hvp_sum,
 )
 from fedunlearn.network.block import Block
+from fedunlearn.network.declared import node_program
 
 
 def _data(block: Block, population: str, node: int) -> tuple[Tensor, Tensor]:
@@ -33,6 +37,18 @@ def _client_scale(weighting: str, count: int, clients: int, total: int) -> float
     return 1.0 / (clients * count) if weighting == "equal" else 1.0 / total
 
 
+def _weighed(model: Model, population: str, params: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the parameters that say how records count, or None."""
+    if params["weighting"] not in ("equal", "samples"):
+        return "parameter 'weighting' is neither equal nor samples"
+    if params.get("kind", "true") not in ("true", "empirical"):
+        return "parameter 'kind' is neither true nor empirical"
+    if params["clients"] < 0 or params["total"] < 0:
+        return "parameters 'clients' and 'total' are numbers of clients and samples"
+    return None
+
+
+@node_program("sum", vectors={"at": "d"}, check=_weighed)
 def gradient(
     block: Block, population: str, node: int, *, at: str, weighting: str, clients: int, total: int
 ) -> NDArray[np.float64]:
@@ -45,6 +61,7 @@ def gradient(
     )
 
 
+@node_program("sum", vectors={"at": "d", "direction": "d"}, check=_weighed)
 def hessian_vector(
     block: Block, population: str, node: int, *, at: str, direction: str, weighting: str, clients: int, total: int
 ) -> NDArray[np.float64]:
@@ -56,6 +73,7 @@ def hessian_vector(
     return product.cpu().numpy() * _client_scale(weighting, len(y), clients, total)
 
 
+@node_program("sum", vectors={"at": "d"}, check=_weighed)
 def fisher_diagonal(
     block: Block, population: str, node: int, *, at: str, kind: str, weighting: str, clients: int, total: int
 ) -> NDArray[np.float64]:
@@ -67,6 +85,7 @@ def fisher_diagonal(
     return diagonal.cpu().numpy() * _client_scale(weighting, len(y), clients, total)
 
 
+@node_program("sum", vectors={"at": "d"}, check=_weighed, size=lambda model, params, samples: model.dim**2)
 def fisher_matrix(
     block: Block, population: str, node: int, *, at: str, kind: str, weighting: str, clients: int, total: int
 ) -> NDArray[np.float64]:
@@ -85,6 +104,11 @@ def block_positions(model: Model) -> list[NDArray[np.int64]]:
     return [positions.numpy() for positions, _ in blocks]
 
 
+def _numbers_of_blocks(model: Model, params: Mapping[str, Any], samples: Mapping[str, int]) -> int:
+    return sum(len(positions) ** 2 for positions in block_positions(model))
+
+
+@node_program("sum", vectors={"at": "d"}, check=_weighed, size=_numbers_of_blocks)
 def fisher_block_matrices(
     block: Block, population: str, node: int, *, at: str, weighting: str, clients: int, total: int
 ) -> NDArray[np.float64]:
@@ -97,6 +121,7 @@ def fisher_block_matrices(
     return flat * _client_scale(weighting, len(y), clients, total)
 
 
+@node_program("sum", vectors={"at": "d"}, check=_weighed)
 def forget_gradient(
     block: Block, population: str, node: int, *, at: str, ids: list[int], leaves: list[int], weighting: str, l2: float,
     clients: int, total: int, removed: int,
@@ -125,19 +150,21 @@ def forget_gradient(
     return (m * everything / n - forget) / ((clients - len(leaves)) * (n - m))
 
 
+@node_program("sum", vectors={"weights": "N"}, reads_samples=False)
 def weighted_row(block: Block, population: str, node: int, *, weights: str | None = None) -> NDArray[np.float64]:
     """Return a vertex's row times its weight in the vector ``weights`` (N,) (1 when none is named), (d,) float64."""
-    row = block.store[f"theta.{population}"][node - block.low].astype(np.float64)
+    row = block.store[f"theta.{population}"][block.place(node)].astype(np.float64)
     return row if weights is None else row * block.store[f"vector.{weights}"][node]
 
 
+@node_program("measure", reads_samples=False)
 def finite(block: Block, population: str, nodes: list[int]) -> NDArray[np.bool_]:
     """Return 1 for every vertex whose parameters are all finite numbers, else 0.
 
     The sum of a row is not finite if any of its entries is not. A sum of finite entries can overflow too: only such
     rows are looked at entry by entry.
     """
-    theta, rows = block.store[f"theta.{population}"], np.array(nodes) - block.low
+    theta, rows = block.store[f"theta.{population}"], block.places(nodes)
     sums = np.empty(len(rows), dtype=np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         for i, row in enumerate(rows):
@@ -149,6 +176,5 @@ def finite(block: Block, population: str, nodes: list[int]) -> NDArray[np.bool_]
 
 
 def first_sick(block: Block, population: str, nodes: list[int]) -> int | None:
-    """Return the first vertex of ``nodes`` whose row holds NaN or infinity, or None."""
-    sick = np.flatnonzero(~finite(block, population, nodes))
-    return nodes[int(sick[0])] if len(sick) else None
+    """Return the smallest id in ``nodes`` whose row holds NaN or infinity, or None."""
+    return min((node for node, healthy in zip(nodes, finite(block, population, nodes)) if not healthy), default=None)

@@ -137,12 +137,12 @@ class Resident:
     ) -> None:  # fmt: skip
         self.block, self.population, self.training, self.device = block, population, training, device
         ids = np.asarray(nodes, dtype=np.int64)
-        counts = block.offsets[ids - block.low + 1] - block.offsets[ids - block.low]
+        counts = np.diff(block.offsets)[block.places(ids)]
         self._width = max(1, min(training.batch, int(counts.max())))
         steps = stacked_batches_of(block, population, ids, 0, training, self._width).steps
         order = np.argsort(-steps, kind="stable")
         self._nodes, self._steps = ids[order], steps[order]
-        self._rows = self._nodes - block.low
+        self._rows = block.places(self._nodes)
         self._layers = dense_layers(block.model)
         self._samples = samples_of(block, device) if steps.any() else None
         kinds = ("theta", "momentum") if training.momentum else ("theta",)

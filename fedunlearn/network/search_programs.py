@@ -11,18 +11,37 @@ when it is wiped.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedunlearn.models import Model
 from fedunlearn.network.block import Block
+from fedunlearn.network.declared import node_program
 
 Vectors = Iterator[NDArray[np.float64]]
 
 
+def _usable(model: Model, population: str, params: Mapping[str, Any]) -> str | None:
+    """Return why these programs cannot run on a model with these parameters, or None."""
+    if params["room"] != f"probabilities.{population}":
+        return "parameter 'room' does not name the population's own array"
+    if not model.convex or model.dim != model.num_classes * model.input_shape[0]:
+        return "the model is no softmax head without bias"
+    if params["weighting"] not in ("equal", "samples") or params["clients"] < 0 or params["total"] < 0:
+        return "parameters 'weighting', 'clients' and 'total' do not say how records count"
+    return None
+
+
+def _with_diagonal(model: Model, params: Mapping[str, Any], samples: Mapping[str, int]) -> int:
+    return (2 if params.get("diagonal") else 1) * model.dim
+
+
+@node_program("sum", vectors={"at": "d"}, check=_usable, size=_with_diagonal)
 def gradient(
     block: Block, population: str, nodes: list[int], *, at: str, room: str, weighting: str, clients: int, total: int,
     diagonal: bool = False,
@@ -50,6 +69,7 @@ def gradient(
         yield (found if curved is None else torch.cat([found, curved.reshape(-1)])).numpy() * share
 
 
+@node_program("sum", vectors={"at": "d", "direction": "d"}, check=_usable)
 def hessian_vector(
     block: Block, population: str, nodes: list[int], *, at: str, direction: str, room: str, weighting: str,
     clients: int, total: int,
@@ -66,7 +86,7 @@ def hessian_vector(
             continue
         # The last bits of a float32 product depend on where its factors begin in memory: a copy begins like any other.
         a = a.clone()
-        if int(block.store[f"points.{population}"][node - block.low]) == print_:
+        if int(block.store[f"points.{population}"][block.place(node)]) == print_:
             p = torch.from_numpy(block.store[room][chosen]).clone()
         else:
             exact = _probabilities(point.reshape(classes, -1), a.to(torch.float64))
@@ -78,7 +98,7 @@ def hessian_vector(
 
 def _chosen(block: Block, population: str, node: int) -> slice | NDArray[np.int64]:
     """Return where the retained samples of a vertex lie; a slice, which copies nothing, where all are retained."""
-    first, last = (int(i) for i in block.offsets[node - block.low : node - block.low + 2])
+    first, last = block.span(node)
     kept = block.store[f"keep.{population}"][first:last]
     return slice(first, last) if kept.all() else first + np.flatnonzero(kept)
 
@@ -102,7 +122,7 @@ def _keep(
     """Leave the probabilities of a vertex's records, rounded to float32, for the products at the same point."""
     rounded = p.to(torch.float32)
     block.store[room][chosen] = rounded.numpy()
-    block.store[f"points.{population}"][node - block.low] = print_
+    block.store[f"points.{population}"][block.place(node)] = print_
     return rounded
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from fedunlearn.paths import stays_inside
 from fedunlearn.settings import Settings
 
 
@@ -73,3 +74,11 @@ class RuntimeSettings(Settings):
         default=None, description="folder on disk for rows that do not fit in memory; default: that of temporary files"
     )
     cache: bool = Field(default=True, description="take trained networks from the cache, and keep them there")
+    checkpoints: bool = Field(default=True, description="keep in the run's folder what --resume goes on from")
+    checkpoint_seconds: float = Field(
+        default=30.0,
+        ge=0,
+        description="how long to go without a checkpoint at least; 0: one at every point of the curve",
+    )
+
+    _inside = field_validator("scratch")(stays_inside)

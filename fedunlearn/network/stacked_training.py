@@ -38,8 +38,9 @@ _GATHERED_FLOATS = 1 << 22
 def group_size(num_nodes: int, dim: int) -> int:
     """Return how many vertices the stacked form steps together on a CPU: a power of two, or all of a tiny network.
 
-    A group is fixed by ids and always computed in full, absent vertices as zero rows: last bits of some kernels depend
-    on the shape they are called with, and this shape does not depend on how vertices are spread over hosts and workers.
+    A group is fixed by the session's order and always computed in full, absent vertices as zero rows: last bits of some
+    kernels depend on the shape they are called with, and this shape does not depend on how vertices are spread over
+    hosts and workers.
     There are at least eight groups if that is possible, so that workers can share them.
     """
     size = SMALLEST_GROUP
@@ -61,14 +62,15 @@ def batch_width(dataset: FederatedDataset, batch: int) -> int:
 def train_stacked(
     block: Block, population: str, nodes: list[int], round_: int, s: TrainingSettings, width: int | None = None
 ) -> None:
-    """Take the local steps of one round on the rows of ``nodes`` (ascending), one group after the other, in place.
+    """Take the local steps of one round on the rows of ``nodes`` (in the session's order), group after group, in place.
 
     ``width`` is what :func:`batch_width` returns; by default minibatches are padded to the size in the settings.
     """
     size = group_size(block.num_nodes, block.model.dim)
     layers = dense_layers(block.model)
     ids = np.asarray(nodes, dtype=np.int64)
-    for members in np.split(ids, np.flatnonzero(np.diff(ids // size)) + 1):
+    group = (block.low + block.places(ids)) // size
+    for members in np.split(ids, np.flatnonzero(np.diff(group)) + 1):
         if len(members):
             _train_group(block, population, members, size, layers, round_, s, width or s.batch)
 
@@ -78,14 +80,15 @@ def _train_group(
     s: TrainingSettings, width: int,
 ) -> None:  # fmt: skip
     """Train one group together; a vertex whose batches are used up keeps its row and its momentum."""
-    model, lr, slots = block.model, learning_rate(s, round_), nodes % size
+    model, lr, rows = block.model, learning_rate(s, round_), block.places(nodes)
+    slots = (block.low + rows) % size
     batches = stacked_batches_of(block, population, nodes, round_, s, width)
     dtype = torch.float64 if steps_in_float64(s, model) else torch.float32
     scale = np.zeros((batches.present.shape[1], size, width))
     scale[:, slots] = scales_of(batches, s).swapaxes(0, 1)
     scales = torch.from_numpy(scale).to(dtype)
 
-    places = _Places(nodes - block.low, slots, size, layers)
+    places = _Places(rows, slots, size, layers)
     theta = places.load(block.store[f"theta.{population}"], dtype)
     momentum = places.load(block.store[f"momentum.{population}"], dtype) if s.momentum else None
     moving = [*theta, *(momentum or ())]

@@ -76,7 +76,7 @@ class Store:
         return self.folder / f"{name}.npy"
 
     def __contains__(self, name: str) -> bool:
-        return self._path(name).exists()
+        return name in self._open or self._path(name).exists()
 
     def __getitem__(self, name: str) -> np.ndarray:
         if name not in self._open:

@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fedunlearn.errors import UserError
+from fedunlearn.faults.course import Round
+from fedunlearn.network.faulty import begin_gossip, begin_round, charge_server, compute_samples
 from fedunlearn.network.local_steps import steps_in_float64
 from fedunlearn.network.local_training import best_form
 from fedunlearn.network.network import Network
@@ -39,7 +41,7 @@ def train_together(
 
     Populations differ in what they lack: deleted samples, vertices that left, graph, start, seed. Where rows need not
     cross hosts, their pieces of work stand in one queue, so that the workers have enough to do however few vertices a
-    population has; elsewhere the populations take their rounds in turn. ``watch`` is called with one network after the
+    population has; elsewhere they take every round in the same messages. ``watch`` is called with one network after the
     other, after every ``every`` rounds.
 
     Raises UserError when a parameter of any row has become NaN or infinite, ValueError if the networks are not
@@ -60,11 +62,14 @@ def train_together(
         stop = min(end, (round_ // every + 1) * every)
         if on_host:
             found = [reply.params["sick"] for reply in session.ask("rounds", {"rounds": [round_, stop], "work": work})]
+            for network in on_host:
+                network.rows_changed()
         for network in on_host:
             _refuse_sick(min((f[network.name] for f in found if f[network.name]), default=None), training.lr)
         for r in range(round_, stop):
-            for network in others:
-                _one_round(network, training, r)
+            ends = [_begin_round(network, training, r) for network in others]
+            for finish in ends:  # what all of them need of other hosts travels together
+                finish()
         for network in networks:
             _charge(network, training, stop - round_, gossip=network in on_host)
         round_ = stop
@@ -77,14 +82,22 @@ def _charge(network: Network, training: TrainingSettings, rounds: int, *, gossip
     """Write into ledger, clock and counts of work what some rounds took."""
     if gossip and network.num_alive > 1:
         network.charge_gossip(rounds)
-    slowest = int(network.counts[network.alive].max()) if training.local_steps is None else None
-    per_round = training.local_epochs * slowest if slowest is not None else (training.local_steps or 0) * training.batch
-    network.clock.compute(per_round * rounds)
+    if network.course is None:
+        network.clock.compute(_slowest(network, training) * rounds)
     network.work["gradients"] += rounds * training.local_epochs
+
+
+def _slowest(network: Network, training: TrainingSettings) -> int:
+    """Return the gradient evaluations of the present node that has most of them in a round."""
+    if training.local_steps is not None:
+        return training.local_steps * training.batch
+    return training.local_epochs * int(network.counts[network.present].max(initial=0))
 
 
 def _rounds_stay_on_host(network: Network, training: TrainingSettings) -> bool:
     """Return whether no row crosses a border of hosts, and W stays what it is: many rounds are then one message."""
+    if network.course is not None:
+        return False
     fixed = network.mixing not in ("exact-average", "random-matching") or network.num_alive == 1
     return training.algorithm == "dsgd" and network.rows_stay_on_hosts and fixed
 
@@ -112,17 +125,38 @@ def local_steps(network: Network, training: TrainingSettings, round_: int, nodes
     network.rows(_TRAIN, {**params, "round_": round_}, only=nodes, grain=grain, sick=refuse)
 
 
-def _one_round(network: Network, training: TrainingSettings, round_: int) -> None:
+def _begin_round(network: Network, training: TrainingSettings, round_: int) -> Callable[[], None]:
+    """Begin a round of a population that needs other hosts' rows or sums; the function that is returned ends it."""
+    under = None
+    if network.course is not None:
+        under = begin_round(network)
+        if not under.who.active.any():
+            return lambda: None
+        network.clock.compute(compute_samples(network, under, _slowest(network, training)))
     if training.algorithm == "dsgd":
         local_steps(network, training, round_)
-        network.mix(1, round_)
-        return
-    chosen = sampled_clients(network.seed, network.alive, training.client_fraction, round_)
+        return network.begin_mix(round_) if under is None else begin_gossip(network, under)
+    return _begin_average(network, training, round_, under)
+
+
+def _begin_average(
+    network: Network, training: TrainingSettings, round_: int, under: Round | None
+) -> Callable[[], None]:
+    """Let the sampled clients of a federated round train; the function that is returned averages them."""
+    chosen = sampled_clients(network.seed, network.present, training.client_fraction, round_)
     local_steps(network, training, round_, chosen.tolist())
     weights = np.zeros(network.num_nodes)
     weights[chosen] = network.counts[chosen] if training.weighting == "samples" else 1.0
-    network.write(network.mean(weights).astype(np.float32), reset_momentum=False)
-    network.charge_server(len(chosen), round_)
+    mean = network.mean_later(weights)
+
+    def end() -> None:
+        network.write(mean.get().astype(np.float32), reset_momentum=False)
+        if under is None:
+            network.charge_server(len(chosen), round_)
+        else:
+            charge_server(network, chosen, under)
+
+    return end
 
 
 def check_finite(network: Network, round_: int, lr: float) -> None:

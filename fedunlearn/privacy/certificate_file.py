@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedunlearn.errors import UserError
+from fedunlearn.plain_text import parse_json
 from fedunlearn.privacy.certificate import Certificate
 
 SCHEMA = "fedunlearn/certificates/2"
@@ -49,7 +50,7 @@ def read_entries(path: Path | str) -> list[dict[str, Any]]:
     """
     path = Path(path)
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(path.read_text(encoding="utf-8"), finite=False)  # verify says what is not a number
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror or error}") from error
     except ValueError as error:  # a JSON or an encoding error

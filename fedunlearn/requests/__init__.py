@@ -1,6 +1,14 @@
-"""Deletion requests: who asks for what, resolved to sample ids in the order in which they are answered."""
+"""Deletion requests: who asks for what, what is refused, and what goes, in the order in which it is answered."""
 
-from fedunlearn.requests.resolve import DeletionRequest, resolve_requests
-from fedunlearn.requests.settings import RequestSettings
+from fedunlearn.requests.resolve import Decisions, DeletionRequest, Refusal, decide_requests, resolve_requests
+from fedunlearn.requests.settings import RequestPolicy, RequestSettings
 
-__all__ = ["DeletionRequest", "RequestSettings", "resolve_requests"]
+__all__ = [
+    "Decisions",
+    "DeletionRequest",
+    "Refusal",
+    "RequestPolicy",
+    "RequestSettings",
+    "decide_requests",
+    "resolve_requests",
+]

@@ -8,7 +8,6 @@ does not read back exactly as it was written is as good as none: it is built aga
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
+from fedunlearn.plain_text import parse_json
 from fedunlearn.results.files import canonical_json, plain, write_atomically
 
 SCHEMA = "fedunlearn/cache/1"
@@ -63,7 +63,7 @@ class ContentCache:
         path = self._path(key)
         try:
             with safe_open(str(path), framework="numpy") as file:
-                header = json.loads((file.metadata() or {})[_KEY])
+                header = parse_json((file.metadata() or {})[_KEY])
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
                 entry = Entry(arrays, header["info"])
                 whole = header["schema"] == SCHEMA and header["key"] == key and header["digest"] == _digest(entry)

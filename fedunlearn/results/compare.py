@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import io
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from fedunlearn.results.evaluation_schema import COLUMNS, read_evaluation
 from fedunlearn.results.files import plain
 from fedunlearn.results.finished import finished_run
 from fedunlearn.results.measure_names import SECTIONS
-from fedunlearn.results.run_directory import SETTINGS
+from fedunlearn.results.reading import read_settings
 from fedunlearn.results.words import ORDER, describe_request
 
 SCHEMA: Literal["fedunlearn/compare/1"] = "fedunlearn/compare/1"
@@ -173,7 +172,7 @@ def _entry(
 
 def _identity(folder: Path, summary: Mapping[str, Any]) -> dict[str, tuple[Any, str]]:
     """Return what must be equal, as values to compare and as they are shown."""
-    settings = tomllib.loads((folder / SETTINGS).read_text(encoding="utf-8"))
+    settings = read_settings(folder)
     asked = [entry["request"] for entry in summary["requests"]]
     texts = "; ".join(describe_request(request) for request in asked) or "nothing deleted"
     data = summary["data"]

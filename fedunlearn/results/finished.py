@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 
 from fedunlearn.errors import UserError, nearest
+from fedunlearn.plain_text import parse_json
 from fedunlearn.results.reading import Run, read_run
 from fedunlearn.results.run_directory import FAILURE, is_run
 
@@ -33,9 +33,15 @@ def finished_run(path: Path | str, *, with_requests: bool = False) -> Run:
     if not path.is_dir():
         raise UserError(f"'{path}': is a file (allowed: the folder of a finished run)")
     if (path / FAILURE).exists():
-        raise UserError(f"'{path}': is a run that failed ({_reason(path)}); only a finished run can be read")
+        raise UserError(
+            f"'{path}': is a run that failed ({_reason(path)}); only a finished run can be read (go on with it by "
+            f"fedunlearn run --resume {path})"
+        )
     if _PARTIAL.search(path.resolve().name):
-        raise UserError(f"'{path}': is a run that is still going on or was stopped; only a finished run can be read")
+        raise UserError(
+            f"'{path}': is a run that is still going on or was stopped; only a finished run can be read (if it was "
+            f"stopped, go on with it by fedunlearn run --resume {path})"
+        )
     run = read_run(path)
     if with_requests and not run.summary["requests"]:
         raise UserError(
@@ -46,6 +52,6 @@ def finished_run(path: Path | str, *, with_requests: bool = False) -> Run:
 
 def _reason(path: Path) -> str:
     try:
-        return str(json.loads((path / FAILURE).read_text(encoding="utf-8"))["error"]).strip().rstrip(".")
+        return str(parse_json((path / FAILURE).read_text(encoding="utf-8"))["error"]).strip().rstrip(".")
     except (OSError, ValueError, KeyError, TypeError):
         return "why is not written down"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from typing import Any
 from numpy.typing import NDArray
 
 from fedunlearn.errors import UserError, listed
+from fedunlearn.plain_text import parse_json, parse_toml
 from fedunlearn.results.metrics import MetricRow, read_metrics
-from fedunlearn.results.run_directory import LEDGER, LEDGER_SCHEMA, METRICS, MODELS, REQUIRED, SUMMARY
-from fedunlearn.results.schema import SCHEMA
+from fedunlearn.results.run_directory import LEDGER, LEDGER_SCHEMA, METRICS, MODELS, REQUIRED, SETTINGS, SUMMARY
+from fedunlearn.results.schema import SCHEMA, check_summary
 from fedunlearn.results.vectors import read_vector
 
 
@@ -39,7 +39,11 @@ def read_summary(path: Path | str) -> dict[str, Any]:
     Raises:
         UserError: if the file cannot be read or is not a summary of this version.
     """
-    return read_table(Path(path) / SUMMARY, SCHEMA)
+    file = Path(path) / SUMMARY
+    try:
+        return check_summary(read_table(file, SCHEMA))
+    except ValueError as error:
+        raise UserError(f"{file.parent}/{error}") from None
 
 
 def read_ledger(path: Path | str) -> dict[str, Any]:
@@ -51,10 +55,21 @@ def read_ledger(path: Path | str) -> dict[str, Any]:
     return read_table(Path(path) / LEDGER, LEDGER_SCHEMA)
 
 
+def read_settings(path: Path | str) -> dict[str, Any]:
+    """Return the resolved settings of a run directory as a plain table; UserError if they cannot be read."""
+    file = Path(path) / SETTINGS
+    try:
+        return parse_toml(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read ({error.strerror or error})") from None
+    except ValueError as error:
+        raise UserError(f"{file}: is not a TOML file ({error})") from None
+
+
 def read_table(file: Path, schema: str) -> dict[str, Any]:
     """Return the table of a JSON file; UserError if it cannot be read or is of another schema."""
     try:
-        table = json.loads(file.read_text(encoding="utf-8"))
+        table = parse_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file}: cannot be read ({error.strerror or error})") from None
     except ValueError as error:

@@ -2,7 +2,8 @@
 
 While a run is going on its files lie in ``<out>.partial-XXXXXXXX``. :meth:`RunDirectory.finish` checks that nothing
 is missing and renames that folder to ``<out>`` in one step; a run that ends in an error leaves it as ``<out>.failed``.
-So a folder named ``<out>`` is always a whole run, whenever the program was stopped.
+So a folder named ``<out>`` is always a whole run, whenever the program was stopped. A folder of the other two names is
+taken up again by :meth:`RunDirectory.resume`; a lock that ends with its process says which run is still going on.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import secrets
 import shutil
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,6 +23,8 @@ from numpy.typing import NDArray
 
 from fedunlearn.errors import UserError
 from fedunlearn.privacy import Certificate, write_certificates
+from fedunlearn.results.checkpoints import FOLDER as CHECKPOINTS
+from fedunlearn.results.checkpoints import holds_work
 from fedunlearn.results.files import cannot_write, lined_json, readable_json, write_atomically
 from fedunlearn.results.metrics import MetricRow, metrics_csv
 from fedunlearn.results.schema import check_summary
@@ -32,6 +36,8 @@ FAILURE_SCHEMA = "fedunlearn/failure/1"
 SETTINGS, SUMMARY, METRICS = "settings.toml", "summary.json", "metrics.csv"
 CERTIFICATES, LEDGER, FAILURE = "certificate.json", "ledger.json", "failure.json"
 MODELS, FIGURES = "models", "figures"
+_LOCK, _COMPLETE = ".lock", ".complete"
+_UNFINISHED = re.compile(r"(?P<out>.+)\.(failed|partial-[0-9a-f]+)")
 REQUIRED = (SETTINGS, SUMMARY, METRICS, CERTIFICATES, LEDGER)
 """Files without which a run is not complete."""
 
@@ -53,29 +59,69 @@ class RunDirectory:
     def __init__(self, out: Path, path: Path, overwrite: bool) -> None:
         self.out, self.path = out, path
         self._overwrite = overwrite
+        self._lock = _locked(path)
         self._open = True
 
     @classmethod
-    def create(cls, out: Path | str, *, overwrite: bool = False) -> RunDirectory:
+    def create(cls, out: Path | str, *, overwrite: bool = False, settings: str | None = None) -> RunDirectory:
         """Start the folder of a run. An existing ``out`` stays untouched until the new run is complete.
 
         Args:
             out: name of the finished folder; its parents are made.
             overwrite: whether a finished or failed run of that name may be replaced.
+            settings: text of ``settings.toml``; there is then no moment at which the folder lacks it.
 
         Raises:
             UserError: if ``out`` exists (with ``overwrite``: and is not a run), or nothing can be written there.
         """
         out = Path(out)
         _refuse_taken(out, overwrite)
-        path = out.with_name(f"{out.name}.partial-{secrets.token_hex(4)}")
+        token = secrets.token_hex(4)
+        path = out.with_name(f"{out.name}.partial-{token}" if settings is None else f".{out.name}.{token}")
         try:
             path.mkdir(parents=True)
             (path / MODELS).mkdir()
             (path / FIGURES).mkdir()
+            run = cls(out, path, overwrite)
+            if settings is not None:
+                run.write_settings(settings)
+                run._rename(out.with_name(f"{out.name}.partial-{token}"))
+        except (OSError, UserError) as error:
+            shutil.rmtree(path, ignore_errors=True)
+            raise error if isinstance(error, UserError) else cannot_write(out, error) from None
+        return run
+
+    @classmethod
+    def resume(cls, name: Path | str) -> RunDirectory:
+        """Take up an unfinished run: ``<out>.partial-XXXXXXXX``, ``<out>.failed``, or for ``<out>`` the newest.
+
+        Raises:
+            UserError: if there is none, it is finished, is still going on, or holds no settings.
+        """
+        path = unfinished(name)
+        match = _UNFINISHED.fullmatch(path.name)
+        assert match is not None
+        out = path.with_name(match["out"])
+        _refuse_taken(out, overwrite=False)
+        if not (path / SETTINGS).is_file():
+            raise UserError(f"'{path}': has no {SETTINGS}, so there is nothing to go on from; start the run again")
+        try:
+            run = cls(out, path, overwrite=False)
+            if path.name.endswith(".failed"):
+                run._rename(out.with_name(f"{out.name}.partial-{secrets.token_hex(4)}"))
+            (run.path / FAILURE).unlink(missing_ok=True)
+            for leftover in [*run.path.glob(".*"), *(run.path / MODELS).glob(".*")]:
+                if leftover.name not in (_LOCK, _COMPLETE):  # what was being written when the run was stopped
+                    leftover.unlink()
+            for folder in (MODELS, FIGURES):
+                (run.path / folder).mkdir(exist_ok=True)
         except OSError as error:
-            raise cannot_write(out, error) from None
-        return cls(out, path, overwrite)
+            raise cannot_write(path, error) from None
+        return run
+
+    def _rename(self, path: Path) -> None:
+        os.rename(self.path, path)
+        self.path = path
 
     def __enter__(self) -> RunDirectory:
         return self
@@ -98,6 +144,13 @@ class RunDirectory:
         if "schema" not in tomllib.loads(text):
             raise ValueError("settings.toml must name its schema")
         return self._write(SETTINGS, text.encode())
+
+    def read_settings(self) -> str:
+        """Return ``settings.toml`` as it was written; UserError if it cannot be read."""
+        try:
+            return (self.path / SETTINGS).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise UserError(f"{self.path / SETTINGS}: cannot be read ({error})") from None
 
     def write_summary(self, summary: Mapping[str, Any]) -> dict[str, Any]:
         """Check a summary against the schema, write ``summary.json``, and return what was written.
@@ -144,13 +197,23 @@ class RunDirectory:
             raise RuntimeError(
                 f"the run in {self.path} is not complete: {', '.join(missing) or 'it was closed before'}"
             )
+        self._write(_COMPLETE, b"")  # from here on nothing is computed again, whenever the program is stopped
+        shutil.rmtree(self.path / CHECKPOINTS, ignore_errors=True)
+        (self.path / _LOCK).unlink(missing_ok=True)
         try:
             _refuse_taken(self.out, self._overwrite)
             _replace(self.path, self.out)
         except (OSError, UserError) as error:
             raise UserError(f"the complete results are in '{self.path}', for '{self.out}' was taken: {error}") from None
         self.path, self._open = self.out, False
+        (self.path / _COMPLETE).unlink(missing_ok=True)
+        self._release()
         return self.out
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything was computed and written, and only the name is missing."""
+        return (self.path / _COMPLETE).is_file()
 
     def fail(self, error: BaseException | str) -> Path | None:
         """Leave what there is as ``<out>.failed`` with a ``failure.json``, in place of an earlier failure of that name.
@@ -164,13 +227,22 @@ class RunDirectory:
         failed = self.out.with_name(f"{self.out.name}.failed")
         try:
             self._write(FAILURE, readable_json({"schema": FAILURE_SCHEMA, "error": sentence}).encode())
-            if failed.exists() and not (failed / FAILURE).is_file():
-                return self.path  # somebody else's folder happens to have the name
+            if failed.exists() and (not (failed / FAILURE).is_file() or holds_work(failed)):
+                return self.path  # it is somebody else's, or can be resumed itself
             _replace(self.path, failed)
             self.path = failed
         except (OSError, UserError):
             pass
+        finally:
+            self._release()
         return self.path
+
+    def _release(self) -> None:
+        with suppress(OSError):
+            (self.path / _LOCK).unlink(missing_ok=True)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _write(self, name: str, content: bytes) -> Path:
         try:
@@ -184,6 +256,67 @@ def is_run(path: Path | str) -> bool:
     """Return whether a folder is a complete run: it has every required file, and no failure is noted in it."""
     path = Path(path)
     return all((path / name).is_file() for name in REQUIRED) and not (path / FAILURE).exists()
+
+
+def unfinished(name: Path | str) -> Path:
+    """Return the folder of an unfinished run: ``name`` itself, or the newest of those that would be called so.
+
+    Raises:
+        UserError: if there is none, or ``name`` is a finished run.
+    """
+    name = Path(name)
+    name = name if name.name not in ("", "..") else name.resolve()
+    if _UNFINISHED.fullmatch(name.name) and name.is_dir():
+        return name
+    if name.is_dir() and is_run(name):
+        raise UserError(f"'{name}': is a finished run, there is nothing to resume")
+    found = _unfinished_of(name)
+    if not found:
+        raise UserError(f"'{name}': no unfinished run of this name (a folder {name}.failed or {name}.partial-...)")
+    return max(found, key=_last_written)
+
+
+def has_begun(name: Path | str) -> bool:
+    """Return whether there is a run of this name, finished or not, or ``name`` is the folder of an unfinished one."""
+    name = Path(name)
+    return name.exists() or _UNFINISHED.fullmatch(name.name) is not None or bool(_unfinished_of(name))
+
+
+def _unfinished_of(name: Path) -> list[Path]:
+    """Return the folders of the unfinished runs that would have this name."""
+    beside = list(name.parent.iterdir()) if name.parent.is_dir() else []
+    matches = [(path, _UNFINISHED.fullmatch(path.name)) for path in beside if (path / SETTINGS).is_file()]
+    return [path for path, match in matches if match and match["out"] == name.name]
+
+
+def _last_written(path: Path) -> float:
+    places = [path, path / MODELS, path / CHECKPOINTS]
+    return max(place.stat().st_mtime for place in places if place.exists())
+
+
+def _locked(path: Path) -> int | None:
+    """Lock a run's folder for this process, for as long as it lives; None where the system has no such locks.
+
+    Raises:
+        UserError: if another process has it: that run is still going on.
+    """
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    try:
+        descriptor = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise cannot_write(path, error) from None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise UserError(f"'{path}': is a run that is still going on") from None
+    except OSError:  # a file system without locks
+        os.close(descriptor)
+        return None
+    return descriptor
 
 
 def _refuse_taken(out: Path, overwrite: bool) -> None:

@@ -156,7 +156,8 @@ class RequestEntry(Entry):
     """One deletion request and its answer, in the order of answering."""
 
     request: dict[str, Any] = Field(
-        description="the request, resolved: `level`, `client`, `label`, number of `samples`, who `leaves`, `text`"
+        description="the request, resolved: `level`, `client`, `label`, number of `samples`, who `leaves`, `text`; "
+        "`asked`: the numbers of the experiment's requests that are answered here, `askers`: who asked (null: operator)"
     )
     method: str = Field(description="unlearning method")
     certificate: CertificateEntry | None = Field(description="the certificate, or null")
@@ -177,6 +178,19 @@ class RequestEntry(Entry):
     controls: dict[str, ControlEntry] = Field(
         default={}, description="other ways to the same answer, by name (with `evaluation.controls`, last request)"
     )
+
+
+class RefusalEntry(Entry):
+    """A request that was not answered (docs/requests.md)."""
+
+    number: int = Field(ge=0, description="its place among the requests of `settings.toml`")
+    level: str = Field(description="`sample`, `class` or `client`")
+    client: int | None = Field(description="client whose samples were to go")
+    label: str | int | None = Field(description="class that was to go, as it was asked for")
+    by: int | None = Field(description="client who asked; null: the operator")
+    at: float = Field(ge=0, description="day on which it arrived")
+    rule: str = Field(description="key of `[policy]` whose rule it broke")
+    reason: str = Field(description="why, in one sentence that names what is allowed")
 
 
 class SecondsEntry(Entry):
@@ -207,6 +221,18 @@ class CacheEntry(Entry):
     kept: list[str] = Field(description="entries trained with data deleted since that are still there")
 
 
+class HostsEntry(Entry):
+    """Who carried the vertices, and what the conductor and the hosts sent each other; it changes no other number."""
+
+    count: int = Field(ge=1, description="hosts, each with a block of vertices")
+    workers: int = Field(ge=0, description="worker processes of all hosts; 0: none beside the hosts' own")
+    cut_edges: int = Field(ge=0, description="edges of the graph at the start between vertices of different hosts")
+    border_share: float = Field(ge=0, le=1, description="share of vertices whose row leaves its host in a gossip round")
+    messages: int = Field(ge=0, description="messages from the conductor to hosts, each of which was answered")
+    bytes_sent: int = Field(ge=0, description="bytes of the arrays in them")
+    bytes_received: int = Field(ge=0, description="bytes of the arrays in the answers")
+
+
 class Summary(Entry):
     """A whole run."""
 
@@ -220,12 +246,18 @@ class Summary(Entry):
     models: dict[str, MeasuredEntry] = Field(
         description="`original`, `retrained`, `unlearned`, then controls such as `public_head`"
     )
-    requests: list[RequestEntry] = Field(description="the requests")
+    requests: list[RequestEntry] = Field(description="the requests that were answered")
+    refused: list[RefusalEntry] = Field(default=[], description="the requests that were refused")
+    notes: list[str] = Field(default=[], description="what those who run the network should know, in sentences")
     preparation: PreparationEntry | None = Field(default=None, description="what the method built before training")
     seconds: SecondsEntry = Field(description="time of the phases")
     cache: CacheEntry | None = Field(default=None, description="what was taken from the cache, and what is left there")
     memory: str | None = Field(
         default=None, description="what did not fit in memory, and where it was kept, in one sentence"
+    )
+    hosts: HostsEntry | None = Field(default=None, description="where the run was carried out")
+    resumed: list[str] = Field(
+        default_factory=list, description="where the run was taken up each time it had been interrupted, in a sentence"
     )
     ledger: dict[str, Any] = Field(description="totals of `ledger.json`: messages, bytes")
 

@@ -26,6 +26,8 @@ from fedunlearn.results.words import (
 
 _TEXT_WIDTH = 84
 """Columns of running text at most: longer lines are hard to follow on a wide terminal."""
+_REFUSALS = 5
+"""Refused requests that are listed at most."""
 _COSTS = {
     "seconds": ("time", seconds),
     "messages": ("messages", number),
@@ -50,6 +52,8 @@ def summary_table(summary: Mapping[str, Any]) -> Table:
     whole.add_row(accuracy_table(summary))
     for place, request in enumerate(summary["requests"], start=1):
         whole.add_row(request_block(request, place, len(summary["requests"]), summary["models"]))
+    if summary.get("refused") or summary.get("notes"):
+        whole.add_row(_refusals(summary))
     if summary.get("preparation") is not None:
         whole.add_row(_preparation(summary["preparation"]))
     whole.add_row(_foot(summary))
@@ -151,6 +155,22 @@ def _head(summary: Mapping[str, Any]) -> RenderableType:
     return Padding(Group(title, about), (0, 0, 1, 0))
 
 
+def _refusals(summary: Mapping[str, Any]) -> RenderableType:
+    """Return what was refused and why, and the notes, one a line; at most so many of them."""
+    refused, notes = summary.get("refused") or [], summary.get("notes") or []
+    lines = Table.grid(padding=(0, 2))
+    lines.add_column(style="dim", no_wrap=True)
+    lines.add_column(overflow="fold", max_width=_TEXT_WIDTH)
+    for entry in refused[:_REFUSALS]:
+        lines.add_row(entry["rule"], entry["reason"])
+    if len(refused) > _REFUSALS:
+        lines.add_row("", f"and {len(refused) - _REFUSALS} more")
+    for note in notes:
+        lines.add_row("note", note)
+    title = Text(f"Refused: {_count(len(refused), 'request')}", "bold") if refused else Text("Notes", "bold")
+    return Padding(Group(title, Padding(lines, (0, 0, 0, 2))), (1, 0, 0, 0))
+
+
 def _preparation(made: Mapping[str, Any]) -> RenderableType:
     """Return what was built once for all requests, what that took, and when it has paid for itself."""
     took = f"built in {seconds(made['built_in'])}, once for all requests"
@@ -169,7 +189,22 @@ def _foot(summary: Mapping[str, Any]) -> RenderableType:
     marks = {k: f"{' (cached)' if k in cached else ''}{' (a share)' if k in shared else ''}" for k in spent}
     parts = ", ".join(f"{k} {seconds(v)}{marks[k]}" for k, v in spent.items())
     whole = f"{seconds(total)} in all: " if total is not None else ""
-    return Padding(Text(whole + parts, style="dim"), (1, 0, 0, 0))
+    resumed = list(summary.get("resumed", []))
+    often = "resumed at" if len(resumed) == 1 else f"resumed {len(resumed)} times, last at"
+    taken_up = f"\n{often} {resumed[-1]}" if resumed else ""
+    return Padding(Text(whole + parts + taken_up + _hosts(summary), style="dim"), (1, 0, 0, 0))
+
+
+def _hosts(summary: Mapping[str, Any]) -> str:
+    """Return the line about several hosts, with its line break."""
+    hosts = summary.get("hosts") or {"count": 1}
+    if hosts["count"] == 1:
+        return ""
+    sent, received = (f"{hosts[key] / 1e6:,.1f} MB" for key in ("bytes_sent", "bytes_received"))
+    return (
+        f"\n{hosts['count']} hosts: {hosts['cut_edges']:,} edges between them, {hosts['border_share']:.0%} of rows at "
+        f"borders; {hosts['messages']:,} messages, {sent} sent, {received} received"
+    )
 
 
 def _spread(entry: Mapping[str, float] | None) -> tuple[str, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fedunlearn.errors import UserError
+from fedunlearn.plain_text import parse_json
 from fedunlearn.results.files import canonical_json
 
 SCHEMA = "fedunlearn/model/1"
@@ -42,9 +42,15 @@ def read_vector(path: Path | str) -> tuple[NDArray[np.float32], dict[str, Any]]:
     """
     try:
         with safe_open(str(path), framework="numpy") as file:
-            info = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-            if info.get("schema") != SCHEMA or list(file.keys()) != ["theta"]:
-                raise UserError(f"{path}: schema = {info.get('schema')!r} is not a model file (allowed: '{SCHEMA}')")
-            return file.get_tensor("theta"), info
+            info = parse_json((file.metadata() or {}).get(_KEY, "{}"))
+            schema = info.get("schema") if isinstance(info, dict) else None
+            if schema != SCHEMA or list(file.keys()) != ["theta"]:
+                raise UserError(f"{path}: schema = {schema!r} is not a model file (allowed: '{SCHEMA}')")
+            if file.get_slice("theta").get_dtype() != "F32":
+                raise UserError(f"{path}: holds no vector of float32 numbers, as a model file does")
+            theta = file.get_tensor("theta")
+            if theta.ndim != 1 or not np.isfinite(theta).all():
+                raise UserError(f"{path}: holds no flat vector of finite numbers, as a model file does")
+            return theta, info
     except (OSError, SafetensorError, ValueError) as error:
         raise UserError(f"{path}: is not a readable safetensors file ({error})") from None

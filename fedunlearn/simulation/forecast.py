@@ -18,6 +18,7 @@ from fedunlearn.network.workers import default_workers
 from fedunlearn.simulation.twins import twins_at_once
 from fedunlearn.simulation.world import World, prepare
 from fedunlearn.topology import random_matching
+from fedunlearn.topology.partition import blocks, border_rows, border_share, cut_edges, vertex_order
 
 _SECONDS_PER_MAC = 1 / 3.5e10
 """Training one multiply-accumulate on one core, backward pass included: measured on convolutions of 28 x 28 images."""
@@ -106,6 +107,7 @@ def estimate(experiment: Experiment) -> dict[str, Any]:
     passes = 1 + len(world.requests)
     macs = multiply_accumulates(world)
     messages = training_messages(world)
+    hosts = {"hosts": between_hosts(world)} if experiment.runtime.hosts > 1 else {}
     return {
         "memory_gb": memory_bytes(world, workers) / 2**30,
         "memory_note": check_memory(world),
@@ -118,6 +120,22 @@ def estimate(experiment: Experiment) -> dict[str, Any]:
         "requests": [r.describe() for r in world.requests],
         "certificate": reachable(world),
         "method": experiment.unlearning.method,
+        **hosts,
+    }
+
+
+def between_hosts(world: World) -> dict[str, Any]:
+    """Return how ``runtime.hosts`` share the graph at the start: the largest block, what lies between blocks, and how
+    many rows go from host to host in a round of gossip."""
+    count, experiment = world.experiment.runtime.hosts, world.experiment
+    host_of = blocks(vertex_order(world.graph), count)
+    gossip = experiment.training.algorithm == "dsgd" and experiment.topology.mixing != "exact-average"
+    return {
+        "count": count,
+        "largest_block": int(np.bincount(host_of).max()),
+        "cut_edges": cut_edges(world.graph, host_of),
+        "border_share": border_share(world.graph, host_of),
+        "rows_a_round": len(border_rows(world.graph, host_of)) if gossip else 0,
     }
 
 

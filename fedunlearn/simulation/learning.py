@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedunlearn.network import Network, Session, train_together
+from fedunlearn.simulation.journal import Journal, silent
 from fedunlearn.simulation.recording import Record
 from fedunlearn.simulation.stopwatch import Stopwatch
 from fedunlearn.simulation.training_cache import Point, TrainingCache
@@ -32,6 +33,15 @@ class Lesson:
     points: list[Point] = field(default_factory=list)
     seconds: float = 0.0
     together: int = 1
+
+
+@dataclass
+class Schooling:
+    """Trainings that go on side by side: ``lessons`` after ``round`` rounds, for which ``spent`` seconds were used."""
+
+    lessons: list[Lesson]
+    round: int = 0
+    spent: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -67,15 +77,15 @@ def vector_of(network: Network, outcome: Outcome) -> NDArray[np.float32]:
 
 def learn(
     world: World, cache: TrainingCache, fresh: Sequence[tuple[Network, str]], situation: Situation,
-    starts: Sequence[NDArray[np.float32]] | None = None,
+    starts: Sequence[NDArray[np.float32]] | None = None, look: Callable[[Schooling], None] | None = None,
 ) -> list[Lesson]:  # fmt: skip
     """Train fresh populations (each with the name of its phase) side by side, or take them from the cache.
 
     ``starts`` are the parameters each was made with, by default all the world's start. Nothing is charged or written
-    down before :func:`attend` is called for the population.
+    down before :func:`attend` is called for the population. ``look`` is called after every point of their curves.
     """
     watch, cached = world.watch, not world.unlearner.trains_itself
-    lessons = []
+    lessons: list[Lesson] = []
     with watch.aside():
         for (network, phase), start in zip(fresh, starts or [world.start] * len(fresh)):
             lesson = Lesson(network, phase, cache.key(network, start, world.experiment.training) if cached else None)
@@ -85,13 +95,29 @@ def learn(
                 lesson.hit, lesson.points = True, found.points
                 lesson.seconds, lesson.together = found.seconds, found.together
             lessons.append(lesson)
+    return go_on(world, cache, Schooling(lessons), situation, look)
+
+
+def go_on(
+    world: World, cache: TrainingCache, school: Schooling, situation: Situation,
+    look: Callable[[Schooling], None] | None = None,
+) -> list[Lesson]:  # fmt: skip
+    """Train those who were not found in the cache, from the round that they are in."""
+    watch, lessons = world.watch, school.lessons
     absent = [lesson for lesson in lessons if not lesson.hit]
     if not absent:
         return lessons
-    began = watch.now()
-    _train(world, cache, absent, situation)
-    spent = watch.now() - began
-    watch.charge(-spent)
+    before, began = school.spent, watch.now()
+
+    def seen(round_: int) -> None:
+        school.round, school.spent = round_, before + watch.now() - began
+        if look is not None:
+            look(school)
+
+    _train(world, cache, absent, situation, school.round, seen)
+    during = watch.now() - began
+    watch.charge(-during)
+    spent = before + during
     samples = [lesson.network.total_samples for lesson in absent]
     with watch.aside():
         for lesson, count in zip(absent, samples):
@@ -109,48 +135,65 @@ def attend(world: World, record: Record, lesson: Lesson) -> None:
     world.progress(lesson.phase, rounds, rounds)
 
 
-def _train(world: World, cache: TrainingCache, lessons: list[Lesson], situation: Situation) -> None:
+def _train(
+    world: World, cache: TrainingCache, lessons: list[Lesson], situation: Situation, first: int,
+    seen: Callable[[int], None],
+) -> None:  # fmt: skip
     """Train the populations of these lessons; the progress is told under the name of the first."""
     training, lesson_of = world.experiment.training, {lesson.network.name: lesson for lesson in lessons}
 
     def draw(round_: int, network: Network) -> None:
         with world.watch.aside("evaluate"):
+            if network is lessons[0].network:
+                cache.evaluator.look_ahead([lesson.network for lesson in lessons], means=True)
             lesson_of[network.name].points.append((round_, cache.evaluator.curve_point(network)))
+        if network is lessons[-1].network:
+            with world.watch.aside():
+                seen(round_)
 
     if len(lessons) == 1:
-        run_recipe(world, lessons[0].network, situation, lessons[0].phase, every=cache.every, draw=draw)
+        run_recipe(world, lessons[0].network, situation, lessons[0].phase, first=first, every=cache.every, draw=draw)
         return
-    world.progress(lessons[0].phase, 0, training.rounds)
+    world.progress(lessons[0].phase, first, training.rounds)
 
     def look(round_: int, network: Network) -> None:
         if network is lessons[0].network:
             world.progress(lessons[0].phase, round_, training.rounds)
         draw(round_, network)
 
-    train_together([lesson.network for lesson in lessons], training, every=cache.every, watch=look)
+    train_together([lesson.network for lesson in lessons], training, first=first, every=cache.every, watch=look)
 
 
 def run_recipe(
-    world: World, network: Network, situation: Situation, phase: str, *, every: int = 1,
+    world: World, network: Network, situation: Situation, phase: str, *, first: int = 0, every: int = 1,
     draw: Callable[[int, Network], None] | None = None,
 ) -> None:  # fmt: skip
-    """Train a network by the recipe, telling the progress, and what ``draw`` wants to see, after ``every`` rounds."""
+    """Train a network by the recipe, telling the progress, and what ``draw`` wants to see, after ``every`` rounds.
+
+    A training that was interrupted goes on after its ``first`` rounds.
+    """
     training = world.experiment.training
-    world.progress(phase, 0, training.rounds)  # a first round can take a minute
+    world.progress(phase, first, training.rounds)  # a first round can take a minute
 
     def look(round_: int, net: Network) -> None:
         world.progress(phase, round_, training.rounds)
         if draw is not None:
             draw(round_, net)
 
-    world.unlearner.train(network, situation, every=every, watch=look)
+    going_on = {"first": first} if first else {}  # not every method can
+    world.unlearner.train(network, situation, every=every, watch=look, **going_on)
 
 
 def situation_of(
-    world: World, record: Record, release: int, previous: NDArray[np.float32] | None = None, world_name: str = "main"
-) -> Situation:
-    """Gather what a method is told. The twin's releases have noise of their own, and are not kept."""
-    experiment = world.experiment
+    world: World, record: Record, release: int, previous: NDArray[np.float32] | None = None, world_name: str = "main",
+    journal: Journal | None = None,
+) -> Situation:  # fmt: skip
+    """Gather what a method is told. The twin's releases have noise of their own, and become no files.
+
+    ``journal`` keeps what was noised, where the story is told by a run that may be interrupted.
+    """
+    experiment, noised = world.experiment, journal or silent()
+    key = f"{world_name} {release}"
 
     def retrain(network: Network) -> None:
         network.write(world.start)
@@ -164,6 +207,7 @@ def situation_of(
         training=experiment.training, privacy=experiment.privacy, start=world.start, seed=experiment.seed,
         release=release, retrain=retrain, persist=persist, public=world.public, previous_release=previous,
         world=world_name, hashes=record.hashes, cache=experiment.runtime.cache,
+        keep=lambda what, vector: noised.keep(f"{key} {what}", vector), kept=lambda what: noised.kept(f"{key} {what}"),
     )  # fmt: skip
     return situation
 

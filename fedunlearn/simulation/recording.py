@@ -17,25 +17,29 @@ from fedunlearn.config import Experiment, dump_toml
 from fedunlearn.data import FederatedDataset, Role
 from fedunlearn.evaluation.influence import Influence
 from fedunlearn.models import Model
-from fedunlearn.network import Network
+from fedunlearn.network import Network, Session
 from fedunlearn.privacy import Certificate, code_sha256, file_sha256
-from fedunlearn.requests import DeletionRequest
+from fedunlearn.requests import Decisions, DeletionRequest
 from fedunlearn.results import MetricRow, RunDirectory, check_summary, versions
 from fedunlearn.simulation.training_cache import Point
 from fedunlearn.topology import spectrum_of
+from fedunlearn.topology.partition import border_share, cut_edges
 from fedunlearn.unlearning.base import Cost, Outcome
 
 
 class Record:
-    """The record of one run, in memory until :meth:`finish`; with ``out`` it becomes a run directory."""
+    """The record of one run, in memory until :meth:`finish`; with ``out`` it becomes a run directory.
 
-    def __init__(self, experiment: Experiment, out: Path | None) -> None:
+    With ``directory`` it goes on in the folder of a run that was interrupted, whose settings are ``experiment``.
+    """
+
+    def __init__(self, experiment: Experiment, out: Path | None, *, directory: RunDirectory | None = None) -> None:
         self.experiment = experiment
-        self.directory = None if out is None else RunDirectory.create(out)
-        settings = dump_toml(experiment)
+        settings = dump_toml(experiment) if directory is None else directory.read_settings()
+        if out is not None and directory is None:
+            directory = RunDirectory.create(out, settings=settings)
+        self.directory = directory
         self.hashes = {"settings.toml": hashlib.sha256(settings.encode()).hexdigest(), "code": code_sha256()}
-        if self.directory is not None:
-            self.directory.write_settings(settings)
         self.rows: list[MetricRow] = []
         self.certificates: list[Certificate] = []
         self.influence: Influence | None = None
@@ -43,9 +47,22 @@ class Record:
         self.graph: nx.Graph = nx.Graph()
         self.cache: dict[str, Any] = {"used": False, "hits": [], "purged": [], "kept": []}
         self.together: dict[str, int] = {}
+        self.resumed: list[str] = []
         self.summary: dict[str, Any] = {
             "name": experiment.name, "seed": experiment.seed, "versions": versions(), "models": {}, "requests": [],
         }  # fmt: skip
+
+    # --- to go on with -----------------------------------------------------------------------------------------------
+
+    def state(self) -> dict[str, Any]:
+        """Return everything that was recorded and lies in no file yet."""
+        return {name: getattr(self, name) for name in _RECORDED} | {"rows": [tuple(row) for row in self.rows]}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over what :meth:`state` gave."""
+        for name in _RECORDED:
+            setattr(self, name, state[name])
+        self.rows = [MetricRow(*row) for row in state["rows"]]
 
     # --- while the run goes on ---------------------------------------------------------------------------------------
 
@@ -111,6 +128,7 @@ class Record:
                 "request": {
                     "level": request.level, "client": request.node, "label": request.label,
                     "samples": len(request.sample_ids), "leaves": list(request.leaves), "text": request.describe(),
+                    "asked": list(request.asked), "askers": list(request.askers),
                 },
                 "method": self.experiment.unlearning.method,
                 "certificate": None if certificate is None else certificate.to_dict(),
@@ -127,6 +145,10 @@ class Record:
                 **distances,
             }
         )  # fmt: skip
+
+    def add_decisions(self, decisions: Decisions) -> None:
+        """Write down which requests are refused, and why, and what those who run the network should know."""
+        self.summary |= {"refused": [asdict(refusal) for refusal in decisions.refused], "notes": list(decisions.notes)}
 
     def add_preparation(self, made: dict[str, Any] | None) -> None:
         """Add what the method built from public data before training, and what that took."""
@@ -151,6 +173,12 @@ class Record:
             "predicted": found.predicted.tolist(), "measured": found.measured.tolist(),
         }  # fmt: skip
 
+    def add_hosts(self, session: Session, graph: nx.Graph) -> None:
+        """Add who carried the vertices of the graph, and what hosts and conductor sent each other."""
+        cut, share = cut_edges(graph, session.host_of), border_share(graph, session.host_of)
+        count = {"count": len(session.blocks), "workers": session.workers}
+        self.summary["hosts"] = {**count, "cut_edges": cut, "border_share": share, **session.traffic}
+
     # --- at the end --------------------------------------------------------------------------------------------------
 
     def finish(self, seconds: dict[str, float], ledger: dict[str, Any]) -> tuple[dict[str, Any], Path | None]:
@@ -160,6 +188,7 @@ class Record:
         shared = list(dict.fromkeys(phase.split()[0] for phase, count in self.together.items() if count > 1))
         self.summary |= {
             "seconds": {**seconds, "cached": cached, "shared": shared}, "cache": self.cache, "ledger": totals,
+            "resumed": self.resumed,
         }  # fmt: skip
         if self.directory is None:
             return check_summary(self.summary), None
@@ -178,4 +207,5 @@ class Record:
             self.directory.fail(error)
 
 
+_RECORDED = ("certificates", "influence", "moved", "cache", "together", "resumed", "summary")
 _MODEL_OF = {"train": "original", "retrain": "retrained", "unlearn": "unlearned"}

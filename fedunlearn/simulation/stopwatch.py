@@ -27,6 +27,12 @@ class Stopwatch:
         """Return the true seconds since the watch was made."""
         return time.perf_counter() - self._began
 
+    def go_on(self, seconds: dict[str, float], elapsed: float) -> None:
+        """Count on from what the watch of an interrupted run showed; what this one shows is added to it."""
+        for name, spent in seconds.items():
+            self._add(name, spent)
+        self._began -= elapsed
+
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Charge the block to a phase."""

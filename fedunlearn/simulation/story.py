@@ -1,26 +1,30 @@
-"""The story of a run: data, topology, training, requests, unlearning, certificates, evaluation, record."""
+"""The story of a run: data, topology, training, requests, unlearning, certificates, evaluation, record.
+
+The story is a list of stages over one state. A run that was interrupted takes that state from its newest checkpoint and
+goes on with the stage that it was in: there is no second story.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from fedunlearn.config import Experiment
-from fedunlearn.evaluation.evaluator import Evaluator, Snapshot
-from fedunlearn.evaluation.influence import measure_influence
+from fedunlearn.evaluation.evaluator import Snapshot
 from fedunlearn.network import Network, Session, Transport
-from fedunlearn.privacy import Certificate, junk_start_limit
 from fedunlearn.requests import DeletionRequest
+from fedunlearn.results import RunDirectory, read_summary
+from fedunlearn.simulation.extras import follow_influence, run_controls, run_junk_start
 from fedunlearn.simulation.forecast import check_memory
-from fedunlearn.simulation.learning import metered, new_network, situation_of, vector_of
+from fedunlearn.simulation.journal import Journal
+from fedunlearn.simulation.learning import metered, vector_of
 from fedunlearn.simulation.recording import Record
+from fedunlearn.simulation.resuming import newest, open_checkpoints, settings_of
+from fedunlearn.simulation.state import State, classes_of
 from fedunlearn.simulation.stopwatch import Stopwatch
-from fedunlearn.simulation.training_cache import TrainingCache
-from fedunlearn.simulation.twins import Twins
 from fedunlearn.simulation.world import Progress, World, choose_device, prepare
 from fedunlearn.topology import remove_vertex
 from fedunlearn.unlearning.base import Cost, Outcome, Situation
@@ -35,86 +39,161 @@ class RunResult:
 
 
 def simulate(
-    experiment: Experiment, transport: Transport, *, out: Path | None = None, progress: Progress | None = None
-) -> RunResult:
+    experiment: Experiment, transport: Transport, *, out: Path | None = None, progress: Progress | None = None,
+    resume: Path | None = None,
+) -> RunResult:  # fmt: skip
     """Run an experiment on the hosts behind ``transport``; with ``out``, write its run directory.
+
+    With ``resume``, the folder of an unfinished run or the name it would have had, go on with that run: ``experiment``
+    must have its settings, but for those of ``runtime``. It ends with the numbers that it would have had.
 
     Raises UserError for whatever a user can mend. Nothing unfinished is left under the name ``out``.
     """
-    record = Record(experiment, out)
+    if resume is None:
+        record = Record(experiment, out)
+    else:
+        began_with = settings_of(resume)
+        experiment = settings_of(resume, experiment)
+        record = Record(began_with, None, directory=RunDirectory.resume(resume))
     try:
+        if record.directory is not None and record.directory.complete:
+            return RunResult(read_summary(record.directory.path), record.directory.finish())
         watch = Stopwatch()
         world = prepare(experiment, progress or (lambda phase, done, total: None))
         world.watch = watch
+        record.add_decisions(world.decisions)
         record.summary["memory"] = check_memory(world)
         if record.summary["memory"] is not None:
             world.progress("rows that do not fit in memory go to files on disk", 1, 1)
         device = choose_device(experiment.runtime.device)
+        checkpoints = open_checkpoints(record, experiment, device)
+        journal = Journal(
+            checkpoints, experiment.runtime.checkpoint_seconds, experiment.privacy.noise == "secret",
+            lambda sentence: world.progress(sentence, 1, 1),
+        )  # fmt: skip
+        kept = None if resume is None else newest(checkpoints, classes_of(world.unlearner), journal.tell)
         with Session(
             transport, world.dataset, world.model, world.features, seed=experiment.seed, data=experiment.data,
-            links=experiment.links, runtime=experiment.runtime, device=device,
+            links=experiment.links, runtime=experiment.runtime, device=device, graph=world.graph,
         ) as session:  # fmt: skip
             watch.seconds["setup"] = watch.elapsed()
-            ledger = _tell(world, session, record)
-        return RunResult(*record.finish({**watch.seconds, "total": watch.elapsed()}, ledger))
+            state = State.begin(world, session, record, journal, kept)
+            if resume is not None:
+                record.resumed.append("the beginning" if kept is None else kept.what)
+            tell(state)
+        record.add_hosts(session, world.graph)
+        return RunResult(*record.finish({**watch.seconds, "total": watch.elapsed()}, state.network.ledger.summary()))
     except BaseException as error:
         record.abandon(error)
         raise
 
 
-def _tell(world: World, session: Session, record: Record) -> dict[str, Any]:
-    """Train; then, request after request, erase, unlearn, retrain for comparison, and measure. Returns the ledger."""
-    experiment, unlearner = world.experiment, world.unlearner
-    evaluator = Evaluator(world.dataset, world.features, world.model, experiment.evaluation, experiment.seed)
-    network = new_network(world, session, "main", world.graph)
-    evaluator.put_node_test(network)
-    record.describe(world.dataset, network, world.model)
-    training, secret = experiment.training, experiment.privacy.noise == "secret"
-    every = min(experiment.evaluation.every, max(1, training.rounds))
-    cache = TrainingCache(world.dataset, evaluator, every=every, enabled=experiment.runtime.cache)
-    record.cache["used"] = cache.enabled
-    twins = Twins(world, session, cache, record)
-    situation = situation_of(world, record, release=0)
+@dataclass(frozen=True)
+class Stage:
+    """One piece of the story: what is told when it is done, what it does, and whether it hands out a release."""
+
+    done: str
+    work: Callable[[State], None]
+    releases: bool = False
+
+
+def tell(state: State) -> None:
+    """Go through the stages that are not done yet, and keep what comes out of them."""
+    for number, stage in enumerate(_stages(state.world)):
+        if number >= state.stage:
+            stage.work(state)
+            state.stage = number + 1
+            state.after_stage(stage.done, alone=state.journal.secret and stage.releases)
+
+
+def _stages(world: World) -> Iterator[Stage]:
+    """Train; then, request after request, erase and unlearn, retrain for comparison, and measure."""
+    # What a training of its own has drawn cannot be drawn again, so it is kept before anybody receives it.
+    yield Stage("the end of training", _train, releases=not world.unlearner.trains_by_recipe)
+    yield Stage("the release after training", _conclude, releases=True)
+    for request in world.requests:
+        of = f"request {request.number}"
+        yield Stage(f"the answer to {of}", partial(_answer, request=request), releases=True)
+        yield Stage(f"the retrained twin of {of}", partial(_retrain, request=request))
+        yield Stage(f"the measures of {of}", partial(_compare, request=request))
+
+
+def _train(state: State) -> None:
+    with state.world.watch.phase("train"):
+        state.twins.learn_with(state.network, state.situation(0))
+
+
+def _conclude(state: State) -> None:
+    world, network, evaluator, record = state.world, state.network, state.evaluator, state.record
     with world.watch.phase("train"):
-        unlearner.prepare(network, situation)
-        record.add_preparation(unlearner.preparation())
-        twins.learn_with(network, situation)
-        trained = evaluator.keep(network) if world.requests else None  # what the figure of moves compares with
-        last = unlearner.conclude(network, situation)
-    deleted = np.unique(np.concatenate([np.zeros(0, np.int64), *(r.sample_ids for r in world.requests)]))
+        state.trained = evaluator.keep(network) if world.requests else None
+        state.last = last = world.unlearner.conclude(network, state.situation(0))
     with world.watch.phase("evaluate"):
         original = vector_of(network, last)
-        record.add_model("original", original, evaluator.report(original, deleted, network))
+        record.add_model("original", original, evaluator.report(original, state.deleted, network))
         if world.public is not None and world.public.head is not None:
-            record.add_model("public_head", world.public.head, evaluator.report(world.public.head, deleted))
+            record.add_model("public_head", world.public.head, evaluator.report(world.public.head, state.deleted))
 
-    for request in world.requests:
-        with world.watch.phase("evaluate"):
-            _follow_influence(world, network, request, record)
-            before = evaluator.snapshot(network, last.noise_free)
-        situation = situation_of(world, record, release=request.number + 1, previous=last.release)
-        with world.watch.phase("unlearn"):
-            last, cost = answer_request(world, network, request, situation)
-            if secret:
-                record.cache["purged"] += cache.purge(request.sample_ids)
-        with world.watch.phase("retrain"):
-            twin, twin_last, twin_cost = twins.retrain(network, request)
-        with world.watch.phase("evaluate"):
-            after, ideal = (Snapshot(o.noise_free, None, n) for n, o in ((network, last), (twin, twin_last)))
-            record.add_request(request, last, cost, twin_cost, evaluator.compare(before, after, ideal))
-            if trained is not None:
-                record.moved = evaluator.row_distances(network, trained)
-            if request is world.requests[-1]:
-                for name, net, outcome in (("retrained", twin, twin_last), ("unlearned", network, last)):
-                    vector = vector_of(net, outcome)
-                    record.add_model(name, vector, evaluator.report(vector, deleted, net))
-                _run_controls(world, twin, situation, evaluator, record, deleted)
-                if last.certificate is not None:
-                    _run_junk_start(world, twin, last.certificate, evaluator, record, deleted)
-            before.drop()
-            twin.drop()
-    record.cache["kept"] = cache.holding(deleted)
-    return network.ledger.summary()
+
+def _answer(state: State, request: DeletionRequest) -> None:
+    world, network, record = state.world, state.network, state.record
+    assert state.last is not None, "a request is answered after training was concluded"
+    with world.watch.phase("evaluate"):
+        follow_influence(world, network, request, record)
+        lost = "last" in state.unknown
+        state.before = None if lost else state.evaluator.snapshot(network, state.last.noise_free)
+        state.unknown = (state.unknown - {"before"}) | ({"before"} if lost else set())
+    state.previous = state.last.release
+    with world.watch.phase("unlearn"):
+        situation = state.situation(request.number + 1)
+        state.last, state.cost = answer_request(world, network, request, situation)
+        state.unknown -= {"last"}
+        if state.journal.secret:
+            record.cache["purged"] += state.cache.purge(request.sample_ids)
+    state.journal.answered()
+
+
+def _retrain(state: State, request: DeletionRequest) -> None:
+    with state.world.watch.phase("retrain"):
+        state.twins.retrain(state.network, request)
+
+
+def _compare(state: State, request: DeletionRequest) -> None:
+    world, network, evaluator, record, last = state.world, state.network, state.evaluator, state.record, state.last
+    assert last is not None and state.cost is not None
+    with world.watch.phase("retrain"):
+        twin, twin_last, twin_cost = state.twins.conclude(request)
+    with world.watch.phase("evaluate"):
+        if request is world.requests[-1]:
+            evaluator.look_ahead([network, twin])
+        record.add_request(request, last, state.cost, twin_cost, _distances(state, twin, twin_last))
+        if state.trained is not None:
+            record.moved = evaluator.row_distances(network, state.trained)
+        if request is world.requests[-1]:
+            deleted = state.deleted
+            for name, net, outcome in (("retrained", twin, twin_last), ("unlearned", network, last)):
+                vector = vector_of(net, outcome)
+                record.add_model(name, vector, evaluator.report(vector, deleted, net))
+            run_controls(world, twin, state.situation(request.number + 1), evaluator, record, deleted)
+            if last.certificate is not None:
+                junk = state.situation(0, "junk start")
+                run_junk_start(world, twin, junk, last.certificate, evaluator, record, deleted)
+            record.cache["kept"] = state.cache.holding(deleted)
+        if state.before is not None:
+            state.before.drop()
+        state.before = None
+        twin.drop()
+
+
+def _distances(state: State, twin: Network, twin_last: Outcome) -> dict[str, Any]:
+    """Return how far the network is, and was, from its twin; None what a checkpoint did not hold any more."""
+    last = state.last
+    assert last is not None
+    ideal, after = Snapshot(twin_last.noise_free, None, twin), Snapshot(last.noise_free, None, state.network)
+    found: dict[str, Any] = dict(state.evaluator.compare(state.before or after, after, ideal))
+    if "last" in state.unknown:
+        return dict.fromkeys(found)
+    return found if state.before is not None else {**found, "distance_before": None}
 
 
 def answer_request(
@@ -137,40 +216,3 @@ def answer_request(
     world.progress(f"request {request.number}", 1, 1)
     network.phase, network.ledger.request = "train", None
     return result
-
-
-def _run_controls(
-    world: World, twin: Network, situation: Situation, evaluator: Evaluator, record: Record, deleted: NDArray[np.int64]
-) -> None:
-    """Let the method answer from starts without private data, on the retrained twin's data, and measure the effort."""
-    if not world.experiment.evaluation.controls:
-        return
-    twin.phase = "evaluate"
-    for name, attempt in world.unlearner.controls(twin, situation).items():
-        outcome, cost = metered(twin, attempt, world.watch)
-        if outcome.noise_free is not None:
-            entry = evaluator.report(outcome.noise_free, deleted)
-            record.add_control(name, entry, cost)
-    twin.wipe()
-
-
-def _run_junk_start(
-    world: World, twin: Network, certificate: Certificate, evaluator: Evaluator, record: Record,
-    deleted: NDArray[np.int64],
-) -> None:  # fmt: skip
-    """Print beside a certificate for a model that is not convex what the same procedure makes of a junk start (T6)."""
-    attempt = world.unlearner.junk_start(twin, situation_of(world, record, release=0, world_name="junk start"))
-    if attempt is None:
-        return
-    twin.phase = "evaluate"
-    outcome, cost = metered(twin, attempt, world.watch)
-    vector = vector_of(twin, outcome)
-    record.add_control("junk_start", evaluator.report(vector, deleted), cost, junk_start_limit(certificate))
-    twin.wipe()
-
-
-def _follow_influence(world: World, network: Network, request: DeletionRequest, record: Record) -> None:
-    rounds = world.experiment.evaluation.influence_rounds
-    fixed = network.weights is not None
-    if rounds and fixed and request.level == "client" and request.node is not None and record.influence is None:
-        record.influence = measure_influence(network, request.node, world.experiment.training, rounds)

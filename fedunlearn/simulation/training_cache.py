@@ -103,6 +103,7 @@ class TrainingCache:
             "seed": network.seed,
             "form": best_form(training.form, session.device, model.takes_images),
             "device": session.device,
+            **({} if session.in_order_of_ids else {"order": _sha256(session.order)}),
             "curve": [self.every, self._test_sha256],
             "torch": torch.__version__,
             "source": source_sha256(),

@@ -7,15 +7,26 @@ up to then, so it gives nothing away that the network must not know afterwards; 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from fedunlearn.network import Network, Session
 from fedunlearn.requests import DeletionRequest
-from fedunlearn.simulation.learning import Lesson, Reading, attend, learn, metered, new_network, situation_of
+from fedunlearn.simulation.journal import Journal
+from fedunlearn.simulation.learning import (
+    Lesson,
+    Reading,
+    Schooling,
+    attend,
+    go_on,
+    learn,
+    metered,
+    new_network,
+    situation_of,
+)
 from fedunlearn.simulation.recording import Record
 from fedunlearn.simulation.training_cache import TrainingCache
 from fedunlearn.simulation.world import World
@@ -36,50 +47,114 @@ def twins_at_once(world: World) -> int:
 
 @dataclass
 class Twins:
-    """The retrained twins of the requests of a run."""
+    """The retrained twins of the requests of a run.
+
+    Attributes:
+        school: the trainings that are going on, if any are.
+        waiting: by request, the trained twins that wait for it on the hosts.
+        current: the trained twin of the request that has just been answered.
+        readings: what the meters of each twin showed before its training, by the name of its population.
+        look: called after every point of the learning curves, when ``school`` could be written down.
+    """
 
     world: World
     session: Session
     cache: TrainingCache
     record: Record
-    _waiting: dict[int, tuple[Lesson, Reading]] = field(default_factory=dict)
+    journal: Journal
+    look: Callable[[], None]
+    school: Schooling | None = None
+    waiting: dict[int, Lesson] = field(default_factory=dict)
+    current: Lesson | None = None
+    readings: dict[str, Reading] = field(default_factory=dict)
 
     def learn_with(self, network: Network, situation: Situation) -> None:
         """Train the original network; where they learn side by side, every twin with it."""
-        fresh, readings = [(network, "train")], []
-        if side_by_side(self.world):
+        fresh = [(network, "train")]
+        if self.school is None and side_by_side(self.world):
             for request, lack in departures(self.world):
                 twin = new_network(self.world, self.session, f"retrained-{request.number}", **lack)
-                readings.append((request.number, Reading.of(twin)))
                 fresh.append((twin, f"retrain {request.number}"))
-        lesson, *others = learn(self.world, self.cache, fresh, situation)
+        lesson, *others = self._learn(fresh, situation)
         attend(self.world, self.record, lesson)
-        self._waiting = {number: (other, reading) for (number, reading), other in zip(readings, others)}
+        self.waiting = {int(other.phase.split()[1]): other for other in others}
 
-    def retrain(self, network: Network, request: DeletionRequest) -> tuple[Network, Outcome, Cost]:
-        """Return the twin that never saw what the network has deleted so far, how its training ended, and its cost.
+    def retrain(self, network: Network, request: DeletionRequest) -> None:
+        """Train the twin that never saw what the network has deleted so far, by the same recipe."""
+        lesson = self.waiting.pop(request.number, None)
+        if lesson is None:
+            fresh = []
+            if self.school is None:
+                twin = new_network(
+                    self.world, self.session, "retrained", network.graph, deleted=network.deleted, alive=network.alive
+                )
+                fresh.append((twin, f"retrain {request.number}"))
+            (lesson,) = self._learn(fresh, self._situation(request))
+        self.current = lesson
+        attend(self.world, self.record, lesson)
 
-        It is trained by the same recipe and ends in the same way; drop it afterwards.
-        """
-        world, situation = self.world, situation_of(self.world, self.record, request.number, world_name="retrained")
-        waiting = self._waiting.pop(request.number, None)
-        if waiting is None:
-            twin = new_network(
-                world, self.session, "retrained", network.graph, deleted=network.deleted, alive=network.alive
-            )
-            reading = Reading.of(twin)
+    def conclude(self, request: DeletionRequest) -> tuple[Network, Outcome, Cost]:
+        """Return the twin, how its training ended, and what all of it cost; drop it afterwards."""
+        lesson, self.current = self.current, None
+        assert lesson is not None, "a twin is trained before it is concluded"
+        twin = lesson.network
+        reading = self.readings.pop(twin.name)
+        outcome, cost = metered(
+            twin, lambda: self.world.unlearner.conclude(twin, self._situation(request)), self.world.watch, reading
+        )
+        return twin, outcome, replace(cost, seconds=cost.seconds + lesson.seconds)
+
+    def _learn(self, fresh: list[tuple[Network, str]], situation: Situation) -> list[Lesson]:
+        def look(school: Schooling) -> None:
+            self.school = school
+            self.look()
+
+        if self.school is None:
+            self.readings |= {twin.name: Reading.of(twin) for twin, phase in fresh if phase != "train"}
+            lessons = learn(self.world, self.cache, fresh, situation, look=look)
         else:
-            twin, reading = waiting[0].network, waiting[1]
+            lessons = go_on(self.world, self.cache, self.school, situation, look)
+        self.school = None
+        return lessons
 
-        def finish() -> Outcome:
-            if waiting is None:
-                (lesson,) = learn(world, self.cache, [(twin, f"retrain {request.number}")], situation)
-            else:
-                lesson = waiting[0]
-            attend(world, self.record, lesson)
-            return world.unlearner.conclude(twin, situation)
+    def _situation(self, request: DeletionRequest) -> Situation:
+        return situation_of(
+            self.world, self.record, request.number, world_name="retrained", journal=self.journal
+        )  # fmt: skip
 
-        return twin, *metered(twin, finish, world.watch, reading)
+    # --- to go on with -----------------------------------------------------------------------------------------------
+
+    def networks(self) -> list[Network]:
+        """Return the populations of twins, and of whatever learns with them, that lie on the hosts now."""
+        lessons = [*(self.school.lessons if self.school else []), *self.waiting.values(), self.current]
+        return [lesson.network for lesson in lessons if lesson is not None]
+
+    def state(self) -> dict[str, Any]:
+        """Return where the trainings are; rows are not in it."""
+        school = self.school
+        return {
+            "school": None if school is None else [school.round, school.spent, [_plain(x) for x in school.lessons]],
+            "waiting": {number: _plain(lesson) for number, lesson in self.waiting.items()},
+            "current": None if self.current is None else _plain(self.current),
+            "readings": self.readings,
+        }
+
+    def restore(self, state: dict[str, Any], networks: Mapping[str, Network]) -> None:
+        """Take over what :meth:`state` gave, with the populations by their names."""
+
+        def lesson(plain: dict[str, Any]) -> Lesson:
+            return Lesson(**{**plain, "network": networks[plain["network"]]})
+
+        if state["school"] is not None:
+            round_, spent, lessons = state["school"]
+            self.school = Schooling([lesson(plain) for plain in lessons], round_, spent)
+        self.waiting = {number: lesson(plain) for number, plain in state["waiting"].items()}
+        self.current = None if state["current"] is None else lesson(state["current"])
+        self.readings = state["readings"]
+
+
+def _plain(lesson: Lesson) -> dict[str, Any]:
+    return {**vars(lesson), "network": lesson.network.name}
 
 
 def departures(world: World) -> Iterator[tuple[DeletionRequest, dict[str, Any]]]:

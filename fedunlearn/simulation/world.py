@@ -14,10 +14,10 @@ from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedDataset, Role, load_dataset
 from fedunlearn.errors import UserError
 from fedunlearn.models import FeatureMap, Model, build_model
-from fedunlearn.requests import DeletionRequest, resolve_requests
+from fedunlearn.requests import Decisions, DeletionRequest, decide_requests
 from fedunlearn.simulation.public import prepare_features
 from fedunlearn.simulation.stopwatch import Stopwatch
-from fedunlearn.topology import build_graph, remove_vertex
+from fedunlearn.topology import build_graph
 from fedunlearn.unlearning.base import Plan, PublicKnowledge, Unlearner
 from fedunlearn.unlearning.registry import check_defined, method
 
@@ -34,15 +34,20 @@ class World:
     public: PublicKnowledge | None
     model: Model
     graph: nx.Graph
-    requests: list[DeletionRequest]
+    decisions: Decisions
     start: NDArray[np.float32]
     unlearner: Unlearner
     progress: Progress
     watch: Stopwatch = field(default_factory=Stopwatch)
 
+    @property
+    def requests(self) -> tuple[DeletionRequest, ...]:
+        """The requests that are answered, in this order."""
+        return self.decisions.answered
+
 
 def prepare(experiment: Experiment, progress: Progress) -> World:
-    """Load data, train the public extractor if there is one, build model and graph, resolve the requests."""
+    """Load data, train the public extractor if there is one, build model and graph, decide about the requests."""
     dataset = load_dataset(experiment.data)
     nodes = len(dataset.clients(Role.TRAIN))
     if experiment.topology.nodes not in (None, nodes):
@@ -50,9 +55,11 @@ def prepare(experiment: Experiment, progress: Progress) -> World:
             f"topology.nodes = {experiment.topology.nodes} does not fit the data, which have {nodes} train clients "
             "(allowed: leave it out, or change data.clients or data.train_clients)"
         )
-    requests = resolve_requests(experiment.requests, dataset, experiment.seed)
     graph = build_graph(experiment.topology, nodes, experiment.seed)
-    _rehearse_departures(experiment, graph, requests)
+    decisions = decide_requests(
+        experiment.requests, dataset, experiment.seed, experiment.policy, graph=graph,
+        repair=experiment.topology.repair,
+    )  # fmt: skip
     features, public = prepare_features(experiment, dataset, progress)
     model = build_model(experiment.model, dataset.num_classes, features.output_shape)
     info = method(experiment.unlearning.method)
@@ -60,12 +67,12 @@ def prepare(experiment: Experiment, progress: Progress) -> World:
     counts = np.diff(dataset.all_train_rows()[1])
     plan = Plan(
         model, experiment.training, experiment.privacy, experiment.topology.mixing, experiment.topology.repair, counts,
-        tuple(requests), features.kind, graph,
+        decisions.answered, features.kind, graph,
     )  # fmt: skip
     check_defined(info, plan)
     unlearner.check(plan)
     return World(
-        experiment, dataset, features, public, model, graph, requests, model.initial(experiment.seed), unlearner,
+        experiment, dataset, features, public, model, graph, decisions, model.initial(experiment.seed), unlearner,
         progress,
     )  # fmt: skip
 
@@ -77,14 +84,3 @@ def choose_device(device: str) -> str:
     if device == "cuda" and not torch.cuda.is_available():
         raise UserError("runtime.device = 'cuda', but torch finds no GPU here (allowed: 'auto', 'cpu')")
     return device
-
-
-def _rehearse_departures(experiment: Experiment, graph: nx.Graph, requests: list[DeletionRequest]) -> None:
-    """Take all leavers out of a copy of the graph, so that a disconnection is told before training, not after."""
-    alive = np.ones(graph.number_of_nodes(), dtype=bool)
-    for request in requests:
-        if experiment.topology.repair == "relay":
-            return
-        for node in request.leaves:
-            graph = remove_vertex(graph, node, experiment.topology.repair, alive)
-            alive[node] = False

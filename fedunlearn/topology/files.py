@@ -8,16 +8,19 @@ self-loops and edge weights are ignored: the rules of :mod:`fedunlearn.topology.
 from __future__ import annotations
 
 import tomllib
+import warnings
 from collections.abc import Hashable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
-from xml.etree.ElementTree import ParseError
+from xml.parsers import expat
 
 import networkx as nx
 from pydantic import ValidationError
 
 from fedunlearn.errors import UserError, listed, nearest
+from fedunlearn.paths import confined, is_plain_name
+from fedunlearn.plain_text import parse_toml
 from fedunlearn.topology.settings import TopologySettings
 
 SUFFIXES = {
@@ -29,6 +32,9 @@ SUFFIXES = {
 }
 _SPEC_KEYS = tuple(k for k in TopologySettings.model_fields if k not in ("path", "mixing", "repair"))
 _EDGE_KEYS = ("edges", "nodes", "name")
+_MOST_NODES = 10_000_000
+_DEEPEST = 100
+"""Elements of GraphML within each other."""
 
 
 def folders() -> list[Path]:
@@ -42,9 +48,17 @@ def named_files() -> dict[str, Path]:
     found: dict[str, Path] = {}
     for folder in folders():
         for path in sorted(folder.iterdir()):
-            if path.suffix in SUFFIXES and path.is_file():
+            if path.suffix in SUFFIXES and _stays(folder, path) and path.is_file():
                 found.setdefault(path.stem, path)
     return found
+
+
+def _stays(folder: Path, path: Path) -> bool:
+    """Return whether a file of a folder is one of that folder, and no link to a file elsewhere."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):
+        return False
 
 
 def find_file(name: str) -> Path:
@@ -52,14 +66,14 @@ def find_file(name: str) -> Path:
 
     Raises UserError with the nearest known name when there is no such file.
     """
-    given = Path(name).expanduser()
+    given = confined(name, "topology.path")
     if given.is_file():
         return given
     named = named_files()
     if name in named:
         return named[name]
     for folder in folders():
-        if (folder / name).is_file():
+        if is_plain_name(name) and _stays(folder, folder / name) and (folder / name).is_file():
             return folder / name
     raise UserError(
         f"topology.path = '{name}' is neither a file nor a name in topologies/{nearest(name, named)}"
@@ -81,7 +95,7 @@ def read_file(path: Path) -> nx.Graph | TopologySettings:
         elif kind == "edge list":
             graph = _numbered(*_read_edge_list(path))
         else:
-            content = tomllib.loads(path.read_text(encoding="utf-8"))
+            content = parse_toml(path.read_text(encoding="utf-8"))
             if "edges" not in content:
                 return _spec(path, content)
             graph = _numbered(*_toml_edges(path, content))
@@ -109,10 +123,41 @@ def _numbered(nodes: Iterable[Hashable], edges: Edges) -> nx.Graph:
 
 def _read_graphml(path: Path) -> tuple[Nodes, Edges]:
     try:
-        graph = nx.read_graphml(path)
-    except (ParseError, nx.NetworkXError, ValueError, KeyError, StopIteration) as error:
+        _refuse_entities(path)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about ports and types, which the simulator has no use for
+            graph = nx.read_graphml(path)
+    except OSError:
+        raise
+    except Exception as error:  # the reader of networkx raises whatever its conversions raise on malformed files
         raise UserError(f"{path}: is not valid GraphML: {_one_line(error)}") from None
     return list(graph.nodes()), list(graph.edges())
+
+
+def _refuse_entities(path: Path) -> None:
+    """Raise ValueError for XML that declares entities, which can expand to gigabytes or name other files, or is deep.
+
+    Graphs need neither. The parser reads the file once and builds nothing.
+    """
+    parser, depth = expat.ParserCreate(), 0
+
+    def declared(*_: object) -> None:
+        raise ValueError("it declares entities, which a graph does not need")
+
+    def opened(*_: object) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > _DEEPEST:
+            raise ValueError("it is nested too deeply")
+
+    def closed(*_: object) -> None:
+        nonlocal depth
+        depth -= 1
+
+    parser.EntityDeclHandler = declared
+    parser.StartElementHandler, parser.EndElementHandler = opened, closed
+    with path.open("rb") as file:
+        parser.ParseFile(file)
 
 
 def _read_edge_list(path: Path) -> tuple[Nodes, Edges]:
@@ -140,7 +185,7 @@ def _toml_edges(path: Path, content: dict[str, Any]) -> tuple[Nodes, Edges]:
         if not (isinstance(edge, list) and len(edge) == 2 and all(_is_name(end) for end in edge)):
             raise UserError(f"{path}: edges contains {edge!r}, which is not a pair of node names or numbers")
     nodes = content.get("nodes", [])
-    if isinstance(nodes, int) and not isinstance(nodes, bool) and nodes > 0:
+    if isinstance(nodes, int) and not isinstance(nodes, bool) and 0 < nodes <= _MOST_NODES:
         nodes = list(range(nodes))
     if not (isinstance(nodes, list) and all(_is_name(n) for n in nodes)):
         raise UserError(f"{path}: nodes = {nodes!r} is neither a positive number of nodes nor a list of names")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
+from fedunlearn.paths import stays_inside
 from fedunlearn.settings import Settings
 
 Generator = Literal[
@@ -49,3 +50,5 @@ class TopologySettings(Settings):
         description="path: join a leaver's former neighbours in a path, always; relay: a leaver stays, without data",
     )
     seed: int | None = Field(default=None, ge=0, description="seed of a random graph; by default the run's seed")
+
+    _inside = field_validator("path")(stays_inside)

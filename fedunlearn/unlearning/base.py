@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import networkx as nx
 import numpy as np
@@ -52,9 +53,11 @@ class Situation:
 
     ``release`` numbers the releases of a world; ``world`` keeps the noise of a retrained twin apart from the network's.
     ``retrain`` runs the training recipe on a network from the public start; ``previous_release`` is what the network
-    released last; ``hashes`` are those of the settings. ``persist`` stores a release before anybody receives it: the
-    noise of a state is never drawn twice, also when a run is killed and taken up again. With ``cache`` what depends on
-    public data alone may be kept on disk for later runs.
+    released last; ``hashes`` are those of the settings. ``persist`` stores a release before anybody receives it. With
+    ``cache`` what depends on public data alone may be kept on disk for later runs.
+
+    ``keep`` stores a vector as noise was added to it, under a word, and ``kept`` finds it again when a run was
+    interrupted since and tells its story again: see :meth:`noised`.
     """
 
     training: TrainingSettings
@@ -69,6 +72,20 @@ class Situation:
     world: str = "main"
     hashes: dict[str, str] = field(default_factory=dict)
     cache: bool = False
+    keep: Callable[[str, NDArray[np.float32]], None] = lambda what, vector: None
+    kept: Callable[[str], NDArray[np.float32] | None] = lambda what: None
+
+    def noised(self, draw: Callable[[], NDArray[np.float32]], what: str = "release") -> NDArray[np.float32]:
+        """Return what ``draw`` gives, a vector (d,) with fresh noise, stored before it is returned.
+
+        Where an interrupted run has stored the vector of this release under this word already, that one is returned
+        and nothing is drawn: noise is never drawn twice for one state, or two releases would tell more than one.
+        """
+        found = self.kept(what)
+        if found is None:
+            found = draw()
+            self.keep(what, found)
+        return found
 
 
 @dataclass(frozen=True)
@@ -124,8 +141,15 @@ class Plan:
 class Unlearner:
     """Answers deletion requests on a trained network.
 
-    A method overrides :meth:`unlearn`, and the rest where it needs to.
+    A method overrides :meth:`unlearn`, and the rest where it needs to. What it keeps from one call to the next it names
+    in ``keeps``, so that a run that was interrupted can go on: attributes whose values are numbers, texts, arrays,
+    lists, tuples, tables, and dataclasses among ``keeps_classes``. ``rebuilds`` names the attributes that the
+    constructor, :meth:`check` and :meth:`prepare` give again. A run whose method has others writes no checkpoint.
     """
+
+    keeps: ClassVar[tuple[str, ...]] = ()
+    keeps_classes: ClassVar[tuple[type, ...]] = ()
+    rebuilds: ClassVar[tuple[str, ...]] = ("settings",)
 
     def check(self, plan: Plan) -> None:
         """Raise UserError for settings that the method cannot serve, before anything is trained."""
@@ -141,18 +165,27 @@ class Unlearner:
         """Return what :meth:`prepare` built and what that took, as ``PreparationEntry`` of the summary, or None."""
         return None
 
-    def train(self, network: Network, situation: Situation, *, every: int = 1, watch: Watcher | None = None) -> None:
-        """Run the training recipe on a network at the public start.
+    def train(
+        self, network: Network, situation: Situation, *, first: int = 0, every: int = 1, watch: Watcher | None = None
+    ) -> None:
+        """Run the training recipe on a network at the public start, or go on after ``first`` rounds of it.
 
         A method overrides this to record while training, or to train by a recipe of its own; its training is then
-        never taken from the cache. ``watch`` wants to be called after every ``every`` rounds, and after the last.
+        never taken from the cache. ``watch`` wants to be called after every ``every`` rounds, and after the last. A
+        training that goes on finds the rows, and what :meth:`state` gave, as they were in such a call; an override that
+        does not take ``first`` always begins again.
         """
-        train(network, situation.training, every=every, watch=watch)
+        train(network, situation.training, first=first, every=every, watch=watch)
 
     @property
     def trains_itself(self) -> bool:
         """Whether what training leaves depends on the method."""
         return type(self).train is not Unlearner.train
+
+    @property
+    def continues_training(self) -> bool:
+        """Whether a training that was interrupted can go on where it was."""
+        return "first" in inspect.signature(type(self).train).parameters
 
     @property
     def trains_by_recipe(self) -> bool:
@@ -170,6 +203,22 @@ class Unlearner:
     def unlearn(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
         """Answer one request; the network holds the answer afterwards."""
         raise TypeError(f"{type(self).__name__} does not say how it answers a request")
+
+    def state(self) -> dict[str, Any]:
+        """Return what the method keeps from one call to the next, and the rows do not hold.
+
+        Raises:
+            TypeError: if it keeps something that it does not name.
+        """
+        unnamed = sorted(set(vars(self)) - set(self.keeps) - {*Unlearner.rebuilds, *self.rebuilds})
+        if unnamed:
+            raise TypeError(f"{type(self).__name__} keeps '{unnamed[0]}', and does not name it in `keeps`")
+        return {name: getattr(self, name) for name in self.keeps}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take over what :meth:`state` gave, in a method of the same settings that has been checked and prepared."""
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def controls(self, network: Network, situation: Situation) -> dict[str, Callable[[], Outcome]]:
         """Return named other ways to reach the answer, for comparison; they release nothing and change no row."""

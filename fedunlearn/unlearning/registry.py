@@ -56,7 +56,7 @@ def method(name: str) -> MethodInfo:
     modules = _modules()
     if name not in modules:
         raise UserError(
-            f"unlearning.method = '{name}' is not a known method{nearest(name, modules)} "
+            f"unlearning.method = '{name[:60]}' is not a known method{nearest(name, modules)} "
             f"(allowed: {listed(sorted(modules))})"
         )
     info: MethodInfo = importlib.import_module(modules[name]).METHOD
@@ -74,7 +74,7 @@ def check_defined(info: MethodInfo, plan: Plan) -> None:
     for request in plan.requests:
         if request.level not in info.levels:
             raise UserError(
-                f"requests.{request.number}.level = '{request.level}' is not defined for '{info.name}'{why} (allowed: "
+                f"{request.where}.level = '{request.level}' is not defined for '{info.name}'{why} (allowed: "
                 f"{listed(info.levels)})"
             )
     if plan.network not in info.networks:

@@ -124,7 +124,9 @@ def test_what_cannot_be_probed_is_refused_in_one_sentence() -> None:
         bare = planted(world, told.twin.mean(), None, SETTINGS, _silent)
         assert [refusal.name for refusal in bare.refusals] == ["backdoor_success_at_nodes"]
         assert _line(bare, SUCCESS).control is None
-        by_class = replace(world, requests=[replace(world.requests[0], level="class", label=1)])
+        by_class = replace(
+            world, decisions=replace(world.decisions, answered=(replace(world.requests[0], level="class", label=1),))
+        )
         (refusal,) = planted(by_class, told.twin.mean(), None, SETTINGS, _silent).refusals
         assert "no longer ask for them" in refusal.reason
         table = replace(

@@ -20,9 +20,9 @@ def simulated(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """Replace the story of a simulation by a note of how it was called."""
     calls: list[dict[str, Any]] = []
 
-    def simulate(experiment: Any, transport: Any, *, out: Path | None, progress: Any) -> SimpleNamespace:
-        calls.append({"experiment": experiment, "hosts": transport.num_hosts, "out": out, "progress": progress})
-        return SimpleNamespace(summary={}, folder=out)
+    def simulate(experiment: Any, transport: Any, **asked: Any) -> SimpleNamespace:
+        calls.append({"experiment": experiment, "hosts": transport.num_hosts, **asked})
+        return SimpleNamespace(summary={}, folder=asked["out"])
 
     story = ModuleType("fedunlearn.simulation")
     story.simulate = simulate  # type: ignore[attr-defined]
@@ -52,7 +52,9 @@ def test_run_local_uses_the_hosts_of_the_experiment(simulated: list[dict[str, An
     note = print
     result = run_local(experiment, file.parent / "out", note)
     assert result.folder == file.parent / "out"
-    assert simulated == [{"experiment": experiment, "hosts": 2, "out": file.parent / "out", "progress": note}]
+    assert simulated == [
+        {"experiment": experiment, "hosts": 2, "out": file.parent / "out", "progress": note, "resume": None}
+    ]
 
 
 def test_run_config_names_file_overrides_and_results(

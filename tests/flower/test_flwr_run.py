@@ -1,4 +1,4 @@
-"""``flwr run .`` on a SuperLink of our own, with Flower's simulation runtime (Ray), and one SuperNode."""
+"""``flwr run .`` on a SuperLink of our own, with Flower's simulation runtime (Ray): the models of a local run."""
 
 from __future__ import annotations
 
@@ -13,6 +13,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from fedunlearn.config import load_experiment
+from fedunlearn.flower import run_local
 
 PROJECT = Path(__file__).resolve().parents[2]
 
@@ -86,12 +89,31 @@ def flwr_run(environment: dict[str, str], supernodes: int, **config: str) -> str
     return done.stdout + done.stderr
 
 
-def test_quickstart_on_one_supernode(superlink: dict[str, str], tmp_path: Path) -> None:
+def models(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in (folder / "models").iterdir()}
+
+
+CHANGES = ["training.rounds=3", "runtime.cache=false"]
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("local") / "run"
+    run_local(load_experiment(PROJECT / "simulations" / "deployment.toml", CHANGES), out)
+    return out
+
+
+@pytest.mark.parametrize("supernodes", [1, 2, 4])
+def test_the_models_of_a_local_run(supernodes: int, superlink: dict[str, str], local: Path, tmp_path: Path) -> None:
     log = flwr_run(
-        superlink, 1, simulation="simulations/quickstart.toml", overrides="training.rounds=2", out=str(tmp_path / "run")
-    )
+        superlink, supernodes, simulation="simulations/deployment.toml", overrides=";".join(CHANGES),
+        out=str(tmp_path / "run"), store=str(tmp_path / "stores"),
+    )  # fmt: skip
     assert f"results in {tmp_path / 'run'}" in log, log
-    assert json.loads((tmp_path / "run" / "summary.json").read_text())["models"]["unlearned"]
+    assert models(tmp_path / "run") == models(local) and len(models(local)) > 3
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["hosts"]["count"] == supernodes
+    assert not any((tmp_path / "stores").iterdir()), "the hosts' stores are removed at the end"
 
 
 def test_a_mistake_is_told_in_one_line(superlink: dict[str, str], tmp_path: Path) -> None:

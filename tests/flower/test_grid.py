@@ -71,7 +71,7 @@ def stores(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Let the ClientApp make echo hosts whose folders lie here."""
 
     monkeypatch.setattr(client_app, "Host", EchoHost)
-    monkeypatch.setattr(client_app, "new_folder", lambda: Path(tempfile.mkdtemp(dir=tmp_path)))
+    monkeypatch.setattr(client_app, "new_store", lambda owner: Path(tempfile.mkdtemp(dir=tmp_path)))
     monkeypatch.setattr(client_app, "_attached", {})
     for count in ("attached", "refreshed", "closed"):
         monkeypatch.setattr(EchoHost, count, 0)
@@ -194,7 +194,7 @@ def test_nothing_is_unpickled(transport: GridTransport, monkeypatch: pytest.Monk
 def test_the_room_uses_no_pickle() -> None:
     banned = ("pickle", "marshal", "shelve", "dill", "joblib")
     for path in Path(next(iter(fedunlearn.flower.__path__))).glob("*.py"):
-        source = path.read_text()
+        source = path.read_text().replace("allow_pickle=False", "")
         assert not any(word in source for word in banned), path
         calls = [n.func for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Call)]
         assert not {getattr(c, "id", "") for c in calls} & {"eval", "exec", "compile"}, path

@@ -133,7 +133,7 @@ def test_divergence_is_told_before_rows_are_mixed(immediate: bool) -> None:
     session, _ = opened(2, immediate=immediate)
     with session:
         network = ring_network(session, momentum=True)
-        network.write(np.full(network.dim, np.nan, np.float32), nodes=[4])
+        network.write(np.full(network.dim, 3e38, np.float32), nodes=[4])
         with pytest.raises(UserError, match="node 4 holds NaN or infinity after round 1 "):
             train(network, RECIPE)
         assert np.isfinite(network.read_rows([0, 1, 2, 3, 5])).all()

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.network import Network, TrainingSettings, execute, train
+from fedunlearn.network import Network, TrainingSettings, execute, messages, train
+from fedunlearn.network.declared import NodeProgram
 from fedunlearn.network.schedule import local_batches, slot_batches
 from tests.worlds import all_rows, image_data, model_for, open_session, ring_network
 
@@ -22,6 +23,7 @@ def stamp(block, population, node, hop, token, *, factor):
 @pytest.fixture
 def stamping(monkeypatch):
     monkeypatch.setattr(execute, "program", lambda name: stamp)
+    monkeypatch.setattr(messages, "declared", lambda name: NodeProgram("walk", stamp))
 
 
 ROUTE = [(0, True), (3, True), (2, False), (1, True), (1, True), (6, True), (0, True), (5, False)]
@@ -30,7 +32,7 @@ ROUTE = [(0, True), (3, True), (2, False), (1, True), (1, True), (6, True), (0, 
 @pytest.mark.parametrize("shape", [(), (3,)])
 def test_a_token_visits_its_route_in_order_on_any_number_of_hosts(stamping, shape):
     dataset = image_data(clients=7)
-    start = np.arange(4 * 64.0).reshape(-1)[: model_for(dataset)[0].dim]
+    start = np.arange(float(model_for(dataset)[0].dim))
     start = np.broadcast_to(start, (*shape, len(start)))
     labels = [dataset.labels[dataset.train_rows(c)].sum() for c in range(7)]
     expected = np.array(start)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import example_run
@@ -13,7 +14,8 @@ from safetensors.numpy import load_file
 
 from fedunlearn.errors import UserError
 from fedunlearn.results import RunDirectory, is_run, read_run, read_summary
-from fedunlearn.results.run_directory import REQUIRED
+from fedunlearn.results.checkpoints import Checkpoints
+from fedunlearn.results.run_directory import REQUIRED, has_begun, unfinished
 
 SETTINGS = 'schema = "fedunlearn/settings/1"\nname = "example"\n'
 
@@ -168,3 +170,91 @@ def test_reading_tells_what_is_wrong(tmp_path):
     (tmp_path / "run" / "summary.json").write_text('{"schema": "fedunlearn/summary/7"}')
     with pytest.raises(UserError, match="schema = 'fedunlearn/summary/7'"):
         read_summary(tmp_path / "run")
+
+
+# --- going on --------------------------------------------------------------------------------------------------------
+
+
+def test_a_stopped_run_is_taken_up_under_its_name_and_finished(tmp_path):
+    stopped = RunDirectory.create(tmp_path / "run")
+    stopped.write_settings(SETTINGS)
+    stopped._release()  # its process is gone
+    (stopped.path / ".summary.json.abcd").write_text("half of i")
+    again = RunDirectory.resume(tmp_path / "run")
+    assert again.path == stopped.path and again.out == tmp_path / "run" and again.read_settings() == SETTINGS
+    assert names(again.path) == [".lock", "figures", "models", "settings.toml"]
+    fill(again)
+    again.finish()
+    assert names(tmp_path) == ["run"] and not [name for name in names(tmp_path / "run") if name.startswith(".")]
+
+
+def test_a_failed_run_is_taken_up_too_and_the_newest_of_several(tmp_path):
+    for sentence in ("first", "second"):
+        run = RunDirectory.create(tmp_path / "run")
+        run.write_settings(SETTINGS)
+        if sentence == "first":
+            run.fail(sentence)
+        else:
+            run._release()
+            os.utime(run.path, (2e9, 2e9))
+    assert unfinished(tmp_path / "run") == run.path
+    assert unfinished(tmp_path / "run.failed") == tmp_path / "run.failed"
+    failed = RunDirectory.resume(tmp_path / "run.failed")
+    assert failed.out == tmp_path / "run" and ".partial-" in failed.path.name
+    assert not (failed.path / "failure.json").exists() and not (tmp_path / "run.failed").exists()
+
+
+def test_a_run_that_is_going_on_is_locked_until_it_ends(tmp_path):
+    going = RunDirectory.create(tmp_path / "run")
+    going.write_settings(SETTINGS)
+    with pytest.raises(UserError, match="still going on"):
+        RunDirectory.resume(tmp_path / "run")
+    going.fail("no power")
+    assert RunDirectory.resume(tmp_path / "run").out == tmp_path / "run"
+
+
+def test_what_cannot_be_taken_up_is_refused_in_a_sentence(tmp_path):
+    with pytest.raises(UserError, match="no unfinished run of this name"):
+        RunDirectory.resume(tmp_path / "run")
+    (tmp_path / "thesis.failed").mkdir()
+    with pytest.raises(UserError, match=r"has no settings\.toml"):
+        RunDirectory.resume(tmp_path / "thesis.failed")
+    assert not has_begun(tmp_path / "thesis")
+    with RunDirectory.create(tmp_path / "run") as run:
+        fill(run)
+    with pytest.raises(UserError, match="is a finished run"):
+        RunDirectory.resume(tmp_path / "run")
+    (tmp_path / "run.failed").mkdir()
+    (tmp_path / "run.failed" / "settings.toml").write_text(SETTINGS)
+    with pytest.raises(UserError, match="exists already"):
+        RunDirectory.resume(tmp_path / "run.failed")
+    assert names(tmp_path / "run.failed") == ["settings.toml"]
+
+
+def test_a_failure_that_can_be_resumed_is_not_replaced_by_the_next(tmp_path):
+    first = RunDirectory.create(tmp_path / "run")
+    Checkpoints.open(first.path, {"code": "c"}).write({"stage": 1}, "one")
+    first.fail("first")
+    second = RunDirectory.create(tmp_path / "run").fail("second")
+    assert json.loads((tmp_path / "run.failed" / "failure.json").read_text())["error"] == "first"
+    assert second is not None and ".partial-" in second.name and (second / "failure.json").is_file()
+
+
+def test_a_finished_run_holds_no_checkpoint(tmp_path):
+    with RunDirectory.create(tmp_path / "run") as run:
+        fill(run)
+        Checkpoints.open(run.path, {"code": "c"}).write({"stage": 1}, "one")
+    assert "checkpoints" not in names(tmp_path / "run")
+
+
+def test_a_folder_has_its_settings_from_the_first_moment(tmp_path, monkeypatch):
+    assert not has_begun(tmp_path / "run")
+    run = RunDirectory.create(tmp_path / "run", settings=SETTINGS)
+    assert names(tmp_path) == [run.path.name] and run.read_settings() == SETTINGS and has_begun(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            "fedunlearn.results.run_directory.write_atomically", lambda *_: (_ for _ in ()).throw(OSError(28))
+        )
+        with pytest.raises(UserError, match="cannot be written"):
+            RunDirectory.create(tmp_path / "full", settings=SETTINGS)
+    assert names(tmp_path) == [run.path.name]

@@ -234,3 +234,11 @@ def test_requests_in_words():
 
 def test_models_come_in_the_same_order_everywhere():
     assert in_order(["public_head", "unlearned", "a", "original"]) == ["original", "unlearned", "public_head", "a"]
+
+
+def test_a_run_that_was_taken_up_again_says_where():
+    assert "resumed" not in printed(example_run.summary())
+    once = printed({**example_run.summary(), "resumed": ["round 12 of 40 of 'train'"]})
+    assert "resumed at round 12 of 40 of 'train'" in one_line(once)
+    twice = printed({**example_run.summary(), "resumed": ["the beginning", "the answer to request 0"]})
+    assert "resumed 2 times, last at the answer to request 0" in one_line(twice)

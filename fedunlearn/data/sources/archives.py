@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import struct
 import zlib
 from pathlib import Path
@@ -21,6 +20,7 @@ from fedunlearn.data.sources.base import (
     one_line,
     read_npz,
     require,
+    unzipped,
 )
 from fedunlearn.errors import UserError, listed
 
@@ -95,7 +95,7 @@ def _idx_file(folder: Path, name: str) -> Path:
 def read_idx(path: Path) -> NDArray[Any]:
     """Return the array of an IDX file (http://yann.lecun.com/exdb/mnist): magic, sizes, values, big-endian."""
     try:
-        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        raw = unzipped(path) if path.suffix == ".gz" else path.read_bytes()
         zeros, code, rank = struct.unpack_from(">HBB", raw)
         shape = struct.unpack_from(f">{rank}I", raw, 4)
         if zeros != 0 or code not in _IDX_TYPES:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gzip
 import os
-from collections.abc import Iterable
+import zipfile
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,13 @@ from numpy.typing import NDArray
 
 from fedunlearn.data.settings import DataSettings
 from fedunlearn.errors import UserError, listed
+from fedunlearn.paths import confined
 
 DATA_FOLDER = "FEDUNLEARN_DATA"
+_HARMLESS = 256 << 20
+"""Bytes that a compressed file may unpack to whatever its own size."""
+_MOST_PACKED = 200
+"""A larger file may unpack to this many times its size; images of one colour reach 1,000, data reach ten."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +56,7 @@ def locate(settings: DataSettings, file_name: str | None, how_to_get: str) -> Pa
     Raises UserError with ``how_to_get`` when there is no such file or folder.
     """
     if settings.path is not None:
-        path = Path(settings.path).expanduser()
+        path = confined(settings.path, "data.path")
         if not path.exists():
             raise UserError(f"data.path = '{settings.path}' does not exist (source '{settings.source}': {how_to_get})")
         return path
@@ -66,10 +73,40 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     if path.is_dir():
         raise UserError(f"{path} is a folder, not an npz file")
     try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+        with zipfile.ZipFile(path) as archive:
+            _refuse_bomb(path, [(member.file_size, member.compress_size) for member in archive.infolist()])
+        with np.load(path, allow_pickle=False) as arrays:
+            found = {name: arrays[name] for name in arrays.files}
+        if not all(isinstance(values, np.ndarray) for values in found.values()):
+            raise ValueError("it holds files that are no arrays")
+        return found
+    except UserError:
+        raise
     except Exception as error:  # zip, zlib, tokenizer and literal parser all raise their own kinds on damaged bytes
         raise UserError(f"{path} is not a readable npz file ({one_line(error)})") from None
+
+
+def _refuse_bomb(path: Path, sizes: Sequence[tuple[int, int]]) -> None:
+    """Raise UserError if what an archive unpacks to, by its own table, is beyond this machine or beyond belief."""
+    unpacked, packed = sum(size for size, _ in sizes), sum(size for _, size in sizes)
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    if unpacked > memory:
+        raise UserError(f"{path} unpacks to {unpacked / 2**30:.1f} GB, more than this machine's memory")
+    if unpacked > _HARMLESS and unpacked > _MOST_PACKED * max(1, packed):
+        raise UserError(f"{path} unpacks to {unpacked / 2**30:.1f} GB, {unpacked // max(1, packed)} times its size")
+
+
+def unzipped(path: Path) -> bytes:
+    """Return the content of a gzip file; ValueError where it unpacks to more than a sound file of its size would.
+
+    EOFError, OSError and zlib.error as gzip raises them.
+    """
+    limit = max(_HARMLESS, _MOST_PACKED * path.stat().st_size)
+    with gzip.open(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise ValueError(f"it unpacks to more than {_MOST_PACKED} times its size")
+    return content
 
 
 def require(arrays: dict[str, NDArray[Any]], names: Iterable[str], path: Path) -> None:

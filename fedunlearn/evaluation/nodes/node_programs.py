@@ -8,8 +8,13 @@ import torch.nn.functional as F
 from fedunlearn.evaluation.forward import Forward
 from fedunlearn.evaluation.programs import logits_of_nodes
 from fedunlearn.network.block import Block
+from fedunlearn.network.declared import node_program
 
 
+@node_program(
+    "measure", samples=("inputs", "labels"), size=lambda model, params, samples: 1 + samples["labels"],
+    reads_samples=False,
+)  # fmt: skip
 def sample_losses(block: Block, population: str, nodes: list[int], *, inputs: str, labels: str) -> list[list[float]]:
     """Return accuracy and the loss of every sample at each vertex's model, n + 1 numbers a vertex.
 
@@ -28,6 +33,7 @@ def sample_losses(block: Block, population: str, nodes: list[int], *, inputs: st
     ]
 
 
+@node_program("measure", vectors={"vector": "d"}, reads_samples=False)
 def distance_to_vector(block: Block, population: str, nodes: list[int], *, vector: str) -> list[float]:
     """Return the L2 distance of each vertex's row to an input vector (d,) of the command, computed in float64."""
     target = block.vector(vector).double()

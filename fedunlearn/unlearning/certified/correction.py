@@ -8,6 +8,7 @@ import numpy as np
 
 from fedunlearn.network import Network
 from fedunlearn.network.block import Block
+from fedunlearn.network.declared import node_program
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.unlearning.base import Situation
 from fedunlearn.unlearning.curvature import Curvature, choose
@@ -36,6 +37,7 @@ class OwnData:
         """Nothing is sent."""
 
 
+@node_program("measure", vectors={"at": "d"}, reads_samples=False)
 def deviation(block: Block, population: str, nodes: list[int], *, at: str) -> list[float]:
     """Return how far the row of each vertex is from the broadcast vector ``at``, in float64."""
     vector = block.vector(at)

@@ -186,13 +186,12 @@ def flood(
     network: Network, answer: Answer, sigma: float, s: NewtonSettings, situation: Situation, one_vector: bool
 ) -> NDArray[np.float32]:
     """Noise the correction once, let every node add it, recover; returns what the root holds in the end."""
-    noise = release_noise(network, situation, sigma)
+    hidden = answer.x + answer.vector if one_vector else answer.vector
+    message = situation.noised(lambda: publish(hidden, release_noise(network, situation, sigma)), "message")
     if one_vector:
-        message = publish(answer.x + answer.vector, noise)
         situation.persist(message)
         network.broadcast(message, "correction")
     else:
-        message = publish(answer.vector, noise)
         situation.persist(network.read(network.root) + message)
         network.broadcast(message, "correction", "add")
     if s.recovery != "none":

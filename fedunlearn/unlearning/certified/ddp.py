@@ -63,8 +63,12 @@ class DdpSettings(Settings):
 class Ddp(KeepsItsRelease):
     """Trains by a walk with noise at every hop; a request changes nothing but the claim."""
 
+    keeps = ("_token",)
+
     def __init__(self, settings: DdpSettings) -> None:
         self.settings = settings
+        self._token: NDArray[np.float64] | None = None
+        """The token of a training that goes on, (d,)."""
 
     def check(self, plan: Plan) -> None:
         """Refuse a graph on which the walk is not defined, and steps that pass zero."""
@@ -76,7 +80,9 @@ class Ddp(KeepsItsRelease):
                 "lr l2 <= 1)"
             )
 
-    def train(self, network: Network, situation: Situation, *, every: int = 1, watch: Watcher | None = None) -> None:
+    def train(
+        self, network: Network, situation: Situation, *, first: int = 0, every: int = 1, watch: Watcher | None = None
+    ) -> None:
         """Walk T hops from the public start; of the recipe, ``lr`` and ``l2`` count.
 
         The rounds of the recipe cut the walk into equal parts: rows hold the token after every ``every`` of them.
@@ -91,8 +97,11 @@ class Ddp(KeepsItsRelease):
             "silent": sorted(_silent(route, len(_actors(network)))), "noise_kind": situation.privacy.noise,
             "noise_seed": torch_seed(situation.seed, "private walk of " + situation.world),
         }  # fmt: skip
-        token, done = situation.start.astype(np.float64), 0
-        for round_ in range(1, rounds + 1):
+        token, done = situation.start.astype(np.float64), s.hops * first // rounds
+        if first:
+            assert self._token is not None, "a training goes on with the token that it had"
+            token = self._token
+        for round_ in range(first + 1, rounds + 1):
             if round_ % every and round_ != rounds:
                 continue
             end = s.hops * round_ // rounds
@@ -103,8 +112,10 @@ class Ddp(KeepsItsRelease):
             network.work["gradients"] += len(part.stops)
             done = end
             network.write(rounded(token, lr))
+            self._token = token
             if watch is not None:
                 watch(round_, network)
+        self._token = None
         network.broadcast(rounded(token, lr))
         network.wipe()
 

@@ -28,6 +28,7 @@ from fedunlearn.data import Role
 from fedunlearn.models import per_sample_gradients
 from fedunlearn.network import Network, TrainingSettings
 from fedunlearn.network.block import Block
+from fedunlearn.network.declared import node_program
 from fedunlearn.network.schedule import learning_rate
 from fedunlearn.network.training import Watcher, check_finite
 from fedunlearn.privacy import Certificate, gaussian_noise
@@ -62,15 +63,21 @@ class DpSgdSettings(Settings):
 class DpSgd(KeepsItsRelease):
     """Trains with noise on Poisson-sampled, clipped sums; a request changes nothing but the claim."""
 
+    keeps = ("_reached",)
+
     def __init__(self, settings: DpSgdSettings) -> None:
         self.settings = settings
+        self._reached: tuple[NDArray[np.float64], NDArray[np.float64]] | None = None
+        """The vector of a training that goes on, and its velocity, (d,) each."""
 
     def check(self, plan: Plan) -> None:
         """Find the noise, which fails before training where there is none."""
         if plan.training.rounds:
             self._multiplier(steps_of(plan.training), plan.privacy.epsilon, plan.privacy.delta)
 
-    def train(self, network: Network, situation: Situation, *, every: int = 1, watch: Watcher | None = None) -> None:
+    def train(
+        self, network: Network, situation: Situation, *, first: int = 0, every: int = 1, watch: Watcher | None = None
+    ) -> None:
         """Take all steps on one common vector; rows hold it after every ``every`` rounds."""
         training, settings, privacy = situation.training, self.settings, situation.privacy
         per_round = training.local_steps or 1
@@ -80,8 +87,11 @@ class DpSgd(KeepsItsRelease):
         divisor = settings.rate * _records(network)
         theta = situation.start.astype(np.float64)
         velocity = np.zeros_like(theta)
+        if first:
+            assert self._reached is not None, "a training goes on with the vector that it had"
+            theta, velocity = self._reached
         largest = float(network.counts[network.alive].max())
-        for round_ in range(training.rounds):
+        for round_ in range(first, training.rounds):
             for step in range(round_ * per_round, (round_ + 1) * per_round):
                 params = {"at": "at", "clip": settings.clip, "rate": settings.rate, "seed": coins, "step": step}
                 total = network.sum(f"{__name__}:poisson_clipped_sum", params, {"at": theta})
@@ -96,8 +106,10 @@ class DpSgd(KeepsItsRelease):
             if watch is None or done % every == 0 or done == training.rounds:
                 network.write(theta.astype(np.float32))
                 check_finite(network, done, training.lr)
+                self._reached = theta, velocity
                 if watch is not None:
                     watch(done, network)
+        self._reached = None
         network.write(theta.astype(np.float32))
         network.work["gradients"] += math.ceil(settings.rate * steps_of(training))
         network.wipe()
@@ -167,6 +179,7 @@ class DpSgd(KeepsItsRelease):
         return issue(claim)
 
 
+@node_program("sum", vectors={"at": "d"})
 def poisson_clipped_sum(
     block: Block, population: str, node: int, *, at: str, clip: float, rate: float, seed: int, step: int
 ) -> NDArray[np.float64]:

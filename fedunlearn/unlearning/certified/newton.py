@@ -12,7 +12,7 @@ own model, with noise or without; see :mod:`fedunlearn.unlearning.certified.newt
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -62,6 +62,8 @@ class _Search:
 class Newton(Unlearner):
     """Re-optimises on the retained data to a public tolerance, then releases one noised vector."""
 
+    rebuilds = ("_public", "_public_start", "_single")
+
     def __init__(self, settings: NewtonSettings) -> None:
         self.settings = settings
         self._public: PublicCurvature | None = None
@@ -109,6 +111,15 @@ class Newton(Unlearner):
             "what": "public curvature", "seconds": found.seconds, "built_in": found.built_in, "cached": found.cached,
             "without": DIAGONAL,
         }  # fmt: skip
+
+    def state(self) -> dict[str, Any]:
+        """Return what the modes that broadcast a correction keep; provable mode keeps nothing."""
+        return super().state() if self._single is None else self._single.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take it over."""
+        if self._single is not None:
+            self._single.restore(state)
 
     def conclude(self, network: Network, situation: Situation) -> Outcome:
         """Polish the mean of the nodes' models to the tolerance, release it with noise, overwrite every row by it."""

@@ -58,6 +58,9 @@ class _Seen:
 class SingleCorrection(Unlearner):
     """Adds one correction vector to every node's model."""
 
+    keeps = ("_ended_at_tau",)
+    rebuilds = ("_one_vector", "_releases", "_seen")  # a request is answered as a whole, or again from before it
+
     def __init__(self, settings: NewtonSettings) -> None:
         self.settings = settings
         self._seen: _Seen | None = None
@@ -100,7 +103,7 @@ class SingleCorrection(Unlearner):
         for request in plan.requests:
             if request.level == "class":
                 raise UserError(
-                    f"requests.{request.number}.level = 'class' concerns several clients (allowed with "
+                    f"{request.where}.level = 'class' concerns several clients (allowed with "
                     "curvature_data = 'asking-client': 'sample', 'client')"
                 )
 

@@ -9,15 +9,18 @@ step: what comes out is compared with a public limit before it is used.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from fedunlearn.models import gradient_sum, per_sample_gradients
+from fedunlearn.models import Model, gradient_sum, per_sample_gradients
 from fedunlearn.network import Network, TrainingSettings
 from fedunlearn.network.block import Block
+from fedunlearn.network.declared import node_program
 from fedunlearn.network.schedule import learning_rate, slot_batches
 
 ITERATIONS = 400
@@ -61,6 +64,16 @@ def _undo(
     return x, remainder
 
 
+def _recipe(model: Model, population: str, params: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with a step as it is sent to hosts, or None."""
+    try:
+        TrainingSettings(**params["training"])
+    except (ValidationError, TypeError):
+        return "parameter 'training' is not a recipe"
+    return "parameter 'round_' is negative" if params["round_"] < 0 else None
+
+
+@node_program("sum", vectors={"at": "d"}, check=_recipe)
 def round_gradient(
     block: Block, population: str, node: int, *, at: str, round_: int, training: dict[str, Any]
 ) -> NDArray[np.float64]:

@@ -21,7 +21,7 @@ def release_noise(network: Network, situation: Situation, sigma: float) -> NDArr
 
 def release(network: Network, situation: Situation, vector: NDArray[np.float64], sigma: float) -> NDArray[np.float32]:
     """Add noise drawn once to ``vector`` (d,), store the sum, overwrite every alive row by it, wipe, and return it."""
-    released = publish(vector, release_noise(network, situation, sigma))
+    released = situation.noised(lambda: publish(vector, release_noise(network, situation, sigma)))
     situation.persist(released)
     network.broadcast(released)
     network.wipe()
@@ -50,8 +50,11 @@ class KeepsItsRelease(Unlearner):
 
     def conclude(self, network: Network, situation: Situation) -> Outcome:
         """Release the vector that training ended with: its noise is inside, and every row holds it already."""
-        released = network.read(network.root)
+        trained = network.read(network.root)
+        released = situation.noised(lambda: trained)
         situation.persist(released)
+        if released is not trained:  # of a training that was interrupted right after it; its noise is another one's
+            network.write(released)
         return Outcome(release=released, certificate_reason="nothing was deleted yet")
 
     def release_again(self, network: Network, situation: Situation) -> NDArray[np.float32]:

@@ -75,6 +75,8 @@ class RewindSettings(Settings):
 class Rewind(Unlearner):
     """Rewind-to-delete with a public schedule."""
 
+    keeps = ("_known", "_residual", "_replayed_from")
+
     def __init__(self, settings: RewindSettings) -> None:
         self.settings = settings
         self._known: dict[str, NDArray[np.int64]] = {}
@@ -121,15 +123,17 @@ class Rewind(Unlearner):
 
     # --- training ----------------------------------------------------------------------------------------------------
 
-    def train(self, network: Network, situation: Situation, *, every: int = 1, watch: Watcher | None = None) -> None:
+    def train(
+        self, network: Network, situation: Situation, *, first: int = 0, every: int = 1, watch: Watcher | None = None
+    ) -> None:
         """Run the recipe, keeping a copy of all rows at every checkpoint."""
-        training, done = situation.training, 0
+        training, done = situation.training, first
 
         def look(round_: int, net: Network) -> None:
             if watch is not None and (round_ % every == 0 or round_ == training.rounds):
                 watch(round_, net)
 
-        for stop in self._rounds_kept(training.rounds):
+        for stop in (k for k in self._rounds_kept(training.rounds) if k >= first):
             train(network, training, first=done, last=stop, every=every, watch=look)
             network.checkpoint(_label(stop))
             done = stop

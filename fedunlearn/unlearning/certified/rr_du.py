@@ -62,6 +62,10 @@ class _Walk:
 class RestartWalk(Unlearner):
     """Answers a request by one walk of a token that starts from the trained (or the last released) model."""
 
+    keeps = ("_last",)
+    keeps_classes = (_Walk, Route, WalkFacts)
+    rebuilds = ("_neighbours", "_ahead")  # noted of a request that is answered as a whole, or again from before it
+
     def __init__(self, settings: RestartWalkSettings) -> None:
         self.settings = settings
         self._neighbours: list[int] = []
@@ -85,18 +89,18 @@ class RestartWalk(Unlearner):
             self._neighbours = sorted(int(v) for v in network.graph.neighbors(request.leaves[0]))
         if self.settings.alignment == "lightweight":
             chosen = self._plan(network, request, situation, [int(i) for i in request.sample_ids])
-            self._ahead = chosen, self._go(network, chosen, self._start(network, situation), _seed(situation))
+            self._ahead = chosen, self._answer(network, chosen, situation)
 
     def unlearn(self, network: Network, request: DeletionRequest, situation: Situation) -> Outcome:
         """Walk, release the last token, overwrite every row by it, and certify."""
         ahead, self._ahead = self._ahead, None
         if ahead is None:
             chosen = self._plan(network, request, situation)
-            token = self._go(network, chosen, self._start(network, situation), _seed(situation))
+            token = self._answer(network, chosen, situation)
         else:
             chosen, token = ahead
         self._last = chosen
-        released = rounded(token, chosen.params["lr"])
+        released = situation.noised(lambda: rounded(token, chosen.params["lr"]))
         situation.persist(released)
         network.broadcast(released)
         network.wipe()
@@ -224,6 +228,12 @@ class RestartWalk(Unlearner):
         if self.settings.accounting != "retrain":
             return model
         return project(model[None], centre, self.settings.start_radius)[0]
+
+    def _answer(self, network: Network, chosen: _Walk, situation: Situation) -> Vector:
+        """Return the token that answers; without noise where an interrupted run has stored what its own came to."""
+        silent = situation.kept("release") is not None
+        walked = replace(chosen, params={**chosen.params, "noise": 0.0}) if silent else chosen
+        return self._go(network, walked, self._start(network, situation), _seed(situation))
 
     def _go(
         self, network: Network, chosen: _Walk, token: NDArray[np.float64], seed: int, reference: Vector | None = None

@@ -56,7 +56,7 @@ def refuse_undefined(settings: RestartWalkSettings, plan: Plan, why: str) -> Non
     ways = f"'rr-du' with accounting = '{settings.accounting}' and alignment = '{settings.alignment}'"
     levels = defined_levels(settings)
     for request in plan.requests:
-        where = f"requests.{request.number}"
+        where = request.where
         if request.level not in levels:
             raise UserError(
                 f"{where}.level = '{request.level}' is not defined for {ways}: {why} (allowed: {listed(levels)})"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from fedunlearn.models import gradient_sum, per_sample_gradients, softmax
+from fedunlearn.models import Model, gradient_sum, per_sample_gradients, softmax
 from fedunlearn.network.block import Block
+from fedunlearn.network.declared import node_program
 from fedunlearn.privacy import Noise, gaussian_noise
 from fedunlearn.randomness import keys
 
@@ -70,6 +72,15 @@ def noisy_step(
 # --- node programs ---------------------------------------------------------------------------------------------------
 
 
+def _hop_params(model: Model, population: str, params: Mapping[str, Any]) -> str | None:
+    """Return what is wrong with the parameters of a hop, or None."""
+    least = {"clip": 0, "noise": 0, "l2": 0, "lr": 0, "noise_seed": 0, "batch_seed": 0, "first": 0, "local_steps": 0}
+    least |= {"minibatches": 1, "batch": 1}
+    low = [name for name, bound in least.items() if name in params and params[name] < bound]
+    return f"parameter '{low[0]}' = {params[low[0]]} is too small" if low else None
+
+
+@node_program("walk", shared=("centre", "reference"), check=_hop_params)
 def restart_hop(
     block: Block, population: str, node: int, hop: int, token: NDArray[np.float64], *, visited: int, lr: float,
     noise: float, clip: float, l2: float, minibatches: int, batch: int, local_steps: int, optimiser: str,
@@ -103,6 +114,7 @@ def restart_hop(
     ).reshape(token.shape)  # fmt: skip
 
 
+@node_program("walk", check=_hop_params)
 def private_hop(
     block: Block, population: str, node: int, hop: int, token: NDArray[np.float64], *, lr: float, noise: float,
     clip: float, l2: float, first: int, silent: list[int], noise_kind: Noise, noise_seed: int,

@@ -1,0 +1,146 @@
+"""A SuperLink with TLS and two SuperNodes on loopback: the bits of a local run, also when a SuperNode is killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from fedunlearn.config import load_experiment
+from fedunlearn.errors import UserError
+from fedunlearn.flower import run_local
+from fedunlearn.flower.deployment import Deployment
+from fedunlearn.flower.places import Owner
+from fedunlearn.flower.processes import _with_children
+
+pytestmark = pytest.mark.deployment
+
+DIGITS = """
+name = "digits"
+seed = 1
+[data]
+source = "digits"
+clients = 8
+[model]
+name = "softmax"
+features = "unit"
+[topology]
+generator = "ring"
+[training]
+rounds = 3
+lr = 0.5
+[[requests]]
+level = "client"
+client = 3
+[unlearning]
+method = "retrain"
+[evaluation]
+every = 3
+controls = false
+[runtime]
+cache = false
+"""
+
+
+@pytest.fixture
+def simulation(tmp_path: Path) -> Path:
+    path = tmp_path / "digits.toml"
+    path.write_text(DIGITS)
+    return path
+
+
+@pytest.fixture
+def two() -> Iterator[Deployment]:
+    with Deployment(2) as deployment:
+        yield deployment
+        family = [Owner.of(pid) for p in deployment.processes._running for pid in _with_children(p.pid)]
+        assert sum(not member.is_dead() for member in family) > 4
+    assert all(member.is_dead() for member in family), "everything that was started has ended"
+    assert not deployment.place.exists(), "no key and no store is left"
+
+
+def models(folder: Path) -> object:
+    return json.loads((folder / "summary.json").read_text())["models"]
+
+
+def wait_until(happened: object, seconds: float, what: str) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():  # type: ignore[operator]
+        assert time.monotonic() < deadline, what
+        time.sleep(0.02)
+
+
+def journals(deployment: Deployment, host: int) -> list[dict[str, object]]:
+    found = []
+    for path in deployment.stores.glob(f"fedunlearn-*-{host}/journal.json"):
+        try:
+            found.append(json.loads(path.read_text()))
+        except (OSError, ValueError):
+            continue
+    return found
+
+
+def come_back(deployment: Deployment, host: int) -> None:
+    """Start a SuperNode again until the SuperLink takes it, as a service manager would."""
+    log = deployment.logs / f"host-{host}.log"
+    known = log.read_text(errors="replace").count("SuperNode ID")
+    for _ in range(30):
+        process = deployment.start_supernode(host)
+        while process.poll() is None:
+            if log.read_text(errors="replace").count("SuperNode ID") > known:
+                return
+            time.sleep(0.1)
+        deployment.processes._running.remove(process)
+        time.sleep(5)
+    raise AssertionError("the SuperLink never took the SuperNode back")
+
+
+def kill(deployment: Deployment, host: int) -> None:
+    """End a SuperNode and its ClientApp with kill -9."""
+    process = next(p for p in deployment.processes._running if deployment.processes._names[p.pid] == f"host-{host}")
+    family = _with_children(process.pid)
+    for pid in family:
+        os.kill(pid, signal.SIGKILL)
+    process.wait()
+    deployment.processes._running.remove(process)
+
+
+def test_a_killed_supernode_comes_back_to_the_same_bits(two: Deployment, simulation: Path, tmp_path: Path) -> None:
+    local = run_local(load_experiment(simulation, ["runtime.workers=0"]), tmp_path / "local")
+    assert local.folder is not None
+    run = two.submit(simulation, [], tmp_path / "far")
+    wait_until(lambda: any(int(j["done"]) >= 2 for j in journals(two, 1)), 300, "host 1 did not get as far")
+    log = two.logs / "host-1.log"
+    sent = log.read_text(errors="replace").count("Sent successfully")
+    wait_until(lambda: log.read_text(errors="replace").count("Sent successfully") > sent, 120, "no reply of host 1")
+    kill(two, 1)  # at rest, or about to begin a message that nobody will tell the SuperLink of
+    come_back(two, 1)
+    wait_until(lambda: run.poll() is not None, 900, "the run did not end")
+    assert (tmp_path / "far" / "summary.json").is_file(), (two.logs / "run.log").read_text()
+    assert models(tmp_path / "far") == models(local.folder)
+    assert not list(two.stores.iterdir()), "the hosts' stores are removed at the end"
+
+
+def test_a_supernode_killed_at_work_says_that_it_was(two: Deployment, simulation: Path, tmp_path: Path) -> None:
+    def at_work() -> bool:
+        return any(j["begun"] != j["done"] and int(j["done"]) >= 0 for j in journals(two, 0))
+
+    run = two.submit(simulation, ["training.rounds=2000", "evaluation.every=1000"], tmp_path / "far")
+    wait_until(at_work, 300, "host 0 did not begin")
+    kill(two, 0)
+    come_back(two, 0)
+    wait_until(lambda: run.poll() is not None, 600, "the run did not end")
+    said = (two.logs / "run.log").read_text()
+    assert "host 0 was stopped in the middle of message" in said and "resume the run" in said, said
+    assert not (tmp_path / "far").exists()
+
+
+def test_a_mistake_ends_the_deployment(simulation: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"nodes.*logs: "), Deployment(1) as deployment:
+        deployment.run(simulation, ["topology.nodes=5"], tmp_path / "far", lambda line: None)
+    assert not deployment.place.exists() and not deployment.processes._running
