@@ -15,22 +15,18 @@ import argparse
 import importlib.util
 import json
 import os
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from benchmarks import workload
-from benchmarks.peer_flower_ray import MISSING, QUIET
+from benchmarks.peer_flower_ray import MISSING
+from benchmarks.superlink import flwr_run, superlink
 from benchmarks.versus import figures_of
 
-ROOT = Path(__file__).resolve().parent.parent
 EXPERIMENT = "simulations/scale/yardstick.toml"
 WANTED = 3.0
 """Times plain Flower that the yardstick must show."""
@@ -71,41 +67,6 @@ def summed_up(turns: Sequence[Turn], supernodes: int, rounds: int) -> Found:
     )  # fmt: skip
 
 
-@contextmanager
-def superlink(folder: Path) -> Iterator[dict[str, str]]:
-    """Start a SuperLink for simulations on loopback; give the environment in which ``flwr`` finds it as ``here``."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
-    (folder / "config.toml").write_text(f'[superlink.here]\naddress = "127.0.0.1:{port}"\ninsecure = true\n')
-    beside = str(Path(sys.executable).parent)
-    environment = {
-        **os.environ, **QUIET, "FLWR_HOME": str(folder), "OMP_NUM_THREADS": "1",
-        "PATH": f"{beside}{os.pathsep}{os.environ['PATH']}",
-    }  # fmt: skip
-    options = ["--insecure", "--simulation", "--disable-runtime-dependency-installation", "--port", str(port)]
-    with (folder / "superlink.log").open("w") as log:
-        process = subprocess.Popen(
-            [f"{beside}/flower-superlink", *options], cwd=folder, env=environment, stdout=log, stderr=log
-        )
-        try:
-            for _ in range(300):
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                if process.poll() is not None:
-                    raise RuntimeError(f"flower-superlink ended: {(folder / 'superlink.log').read_text()[-500:]}")
-                time.sleep(0.1)
-            yield environment
-        finally:
-            process.terminate()
-            try:
-                process.wait(timeout=20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
 def ours(environment: dict[str, str], supernodes: int, rounds: int, folder: Path) -> tuple[float, float]:
     """Return client updates a second after the first two rounds, and the seconds of the longer ``flwr run``."""
     short, _ = training(environment, supernodes, SHORT, folder)
@@ -116,16 +77,7 @@ def ours(environment: dict[str, str], supernodes: int, rounds: int, folder: Path
 def training(environment: dict[str, str], supernodes: int, rounds: int, folder: Path) -> tuple[float, float]:
     """Return the seconds of the training in one ``flwr run``, and those of the whole command."""
     out = Path(tempfile.mkdtemp(dir=folder)) / "run"
-    config = f'simulation="{EXPERIMENT}" overrides="training.rounds={rounds}" out="{out}"'
-    federation = f"num-supernodes={supernodes} client-resources-num-cpus=1"
-    began = time.perf_counter()
-    done = subprocess.run(
-        ["flwr", "run", str(ROOT), "here", "--stream", "--run-config", config, "--federation-config", federation],
-        env=environment, capture_output=True, text=True, timeout=600,
-    )  # fmt: skip
-    spent = time.perf_counter() - began
-    if not (out / "summary.json").exists():
-        raise RuntimeError(f"flwr run made no results: {(done.stdout + done.stderr)[-800:]}")
+    spent = flwr_run(environment, EXPERIMENT, [f"training.rounds={rounds}"], out, supernodes)
     return float(json.loads((out / "summary.json").read_text())["seconds"]["train"]), spent
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from fedunlearn.api import run
     from fedunlearn.config import Experiment, load_experiment
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 __all__ = ["Experiment", "__version__", "load_experiment", "run"]
 
 _HOMES = {"run": "fedunlearn.api", "Experiment": "fedunlearn.config", "load_experiment": "fedunlearn.config"}

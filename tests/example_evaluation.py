@@ -156,6 +156,6 @@ def evaluation(level: str = "full", **changes: Any) -> dict[str, Any]:
         ],
         "refusals": [asdict(refusal) for refusal in part.refusals], "curves": part.curves,
         "seconds": {"models": 1.5, "shadow models": 61.0}, "retold": None, "cached": [],
-        "versions": {"fedunlearn": "0.4.0"},
+        "versions": {"fedunlearn": "0.5.0"},
     }  # fmt: skip
     return check_evaluation({**entries, **changes})

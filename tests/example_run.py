@@ -84,6 +84,7 @@ def summary(certified: Certificate | None = None) -> dict[str, Any]:
                 "further_certificates": [],
                 "distance_to_retrained": 0.0021, "distance_before": 0.8127, "prediction_distance_to_retrained": 0.00043,
                 "influence": None,
+                "faults": None,
                 "cost": {
                     "seconds": 0.41, "gradients": 3, "hvps": 9, "messages": 1014, "bytes": 64885776,
                     "network_seconds": 3.2,
@@ -105,6 +106,7 @@ def summary(certified: Certificate | None = None) -> dict[str, Any]:
         "cache": {"used": True, "hits": [], "purged": [], "kept": []},
         "memory": None,
         "hosts": None,
+        "faults": None,
         "resumed": [],
         "ledger": {"messages": 19590, "bytes": 702134928},
     }  # fmt: skip

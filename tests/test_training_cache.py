@@ -17,6 +17,7 @@ from fedunlearn.evaluation.evaluator import Evaluator
 from fedunlearn.network import Network, Session, TrainingSettings, train, train_together
 from fedunlearn.network.inline import InlineTransport
 from fedunlearn.simulation import choose_device, prepare
+from fedunlearn.simulation.learning import new_network
 from fedunlearn.simulation.training_cache import TrainingCache
 
 CACHED = {"runtime": {"cache": True}}
@@ -189,10 +190,11 @@ SILENT = [
     {"privacy": {"epsilon": 2.0}}, {"privacy": {"delta": 1e-6}}, {"privacy": {"noise": "secret"}},
     {"links": {"bandwidth_mbps": 1.0}}, {"links": {"latency_ms": 1.0}}, {"links": {"samples_per_second": 1.0}},
     {"runtime": {"hosts": 2}}, {"runtime": {"workers": 3}}, {"runtime": {"device": "cpu"}},
-    {"runtime": {"memory_gb": 9.0}}, {"runtime": {"scratch": "."}}, {"runtime": {"cache": True}},
+    {"runtime": {"checkpoints": False}}, {"runtime": {"checkpoint_seconds": 5}}, {"runtime": {"memory_gb": 9.0}}, {"runtime": {"scratch": "."}}, {"runtime": {"cache": True}},
     {"evaluation": {"membership": False}}, {"evaluation": {"influence_rounds": 4}}, {"evaluation": {"controls": True}},
     {"evaluation": {"twins": "side-by-side"}},
     {"topology": {"repair": "path"}}, {"topology": {"radius": 0.3}}, {"model": {"extractor_epochs": 2}},
+    {"policy": {"duplicates": "ignore"}}, {"faults": {"offline_requests": "answer"}}, {"faults": {"wait_limit": 3}},
     {"topology": {"degree": 2}}, {"data": {"shards_per_client": 5}},
 ]  # fmt: skip
 """Settings without a part in the training of the small experiment."""
@@ -203,6 +205,13 @@ SPEAKING = [
     {"model": {"features": "raw"}}, {"model": {"name": "mlp"}, "unlearning": {"method": "finetune"}},
     {"evaluation": {"every": 1}}, {"evaluation": {"max_samples": 20}}, {"evaluation": {"node_samples": 10}},
     {"data": {"test_fraction": 0.2}},
+    *({"faults": fault} for fault in (
+        {"leave_probability": 0.1}, {"leave_probability": 0.1, "return_probability": 0.2}, {"link_failure": 0.1},
+        {"leave_probability": 0.1, "crash_share": 0.2}, {"late_share": 0.3, "late_until": 2}, {"message_loss": 0.1},
+        {"message_loss": 0.1, "on_loss": "gone"}, {"slow_share": 0.3, "slow_factor": 2}, {"gossip": "push"},
+        {"max_delay": 1, "delay_probability": 0.2}, {"partitions": [{"begin": 1, "end": 2, "parts": 2}]},
+        {"events": [{"round": 1, "kind": "leave", "nodes": [0]}]}, {"link_failure": 0.1, "seed": 9},
+    )),
 ]  # fmt: skip
 """Settings outside of ``training`` that change what is trained, on what, or the stored points of the curve."""
 
@@ -214,10 +223,7 @@ def key_of(settings: Experiment, **like) -> str:
         InlineTransport(1), world.dataset, world.model, world.features, seed=settings.seed, runtime=settings.runtime,
         device=choose_device(settings.runtime.device), graph=world.graph,
     ) as session:  # fmt: skip
-        network = Network(
-            session, "main", like.pop("graph", world.graph), settings.topology.mixing, world.start,
-            momentum=settings.training.momentum > 0, **like,
-        )  # fmt: skip
+        network = new_network(world, session, "main", like.pop("graph", world.graph), **like)
         evaluator = Evaluator(world.dataset, world.features, world.model, settings.evaluation, settings.seed)
         every = min(settings.evaluation.every, max(1, settings.training.rounds))
         return TrainingCache(world.dataset, evaluator, every=every).key(network, world.start, settings.training)
@@ -232,7 +238,7 @@ def test_every_training_setting_is_in_the_key():
 def test_no_other_setting_is_unless_it_changes_what_is_trained():
     tried = {room for change in SILENT + SPEAKING for room in change} | {"training"}
     assert tried == set(Experiment.model_fields)
-    for room in ("links", "runtime", "privacy", "evaluation"):
+    for room in ("links", "runtime", "privacy", "evaluation", "faults"):
         fields = set(Experiment.model_fields[room].annotation.model_fields)
         assert fields == {key for change in SILENT + SPEAKING for key in change.get(room, {})}
     key = key_of(experiment())

@@ -85,6 +85,11 @@ def subject_of(path: Path, progress: Progress) -> Subject:
     """
     run = finished_run(path, with_requests=True)
     experiment = load_experiment(path / SETTINGS)
+    if experiment.faults.enabled:
+        raise UserError(
+            f"{path}: a run with [faults] is not measured by the battery, whose shadow models and traces train without "
+            "faults (allowed: a run without [faults])"
+        )
     world = prepare(experiment, progress)
     _refuse_other_data(path, run, world)
     evaluator, deleted = evaluator_of(world), all_deleted(world)

@@ -58,10 +58,12 @@ def split(
     from fedunlearn.topology.partition import bounds, vertex_order
 
     experiment = load_experiment(file, list(overrides or ()))
+    if experiment.data.parts is not None:
+        raise UserError(f"data.parts = '{experiment.data.parts}' was split already; leave it out to split the whole")
     dataset = load_dataset(experiment.data)
     nodes = len(dataset.clients(Role.TRAIN))
     if hosts > nodes:
         raise UserError(f"--hosts {hosts} is more than the {nodes} nodes of the network (allowed: 1 to {nodes})")
     order = vertex_order(build_graph(experiment.topology, nodes, experiment.seed))
-    for path in write_parts(dataset, [order[low:high] for low, high in bounds(nodes, hosts)], out):
+    for path in write_parts(dataset, [order[low:high] for low, high in bounds(nodes, hosts)], out, experiment.data):
         console().print(f"part     {path}", soft_wrap=True, markup=False)

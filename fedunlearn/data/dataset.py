@@ -98,6 +98,16 @@ class FederatedDataset:
         sizes = np.bincount(owner[rows], minlength=self.num_clients)[self.clients(Role.TRAIN)]
         return rows, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether inputs and labels of all samples are here."""
+        return True
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Content hashes of the parts of the hosts, by host, where train clients' samples lie with them alone."""
+        return ()
+
     def sha256(self) -> str:
         """Return the hash of the content (arrays, roles, names of clients and classes) in hexadecimal."""
         return self._sha256
@@ -118,7 +128,7 @@ class FederatedDataset:
         train client, and a train client without a training sample.
         """
         self._validate_arrays()
-        self._validate_clients()
+        self.validate_clients()
 
     def _validate_arrays(self) -> None:
         n = len(self.inputs)
@@ -148,7 +158,8 @@ class FederatedDataset:
                 f"(allowed: 0 to {self.num_classes - 1})"
             )
 
-    def _validate_clients(self) -> None:
+    def validate_clients(self) -> None:
+        """Raise UserError unless offsets, roles and names of clients fit each other and the number of samples."""
         offsets = self.offsets
         if len(offsets) < 2 or offsets[0] != 0 or offsets[-1] != len(self.inputs) or (np.diff(offsets) < 0).any():
             raise UserError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from fedunlearn.data.roles import default_roles, has_selection, select_roles
 from fedunlearn.data.settings import DataSettings
 from fedunlearn.data.sources import DEFAULT_FILES, SOURCES, SourceData, load_source
 from fedunlearn.data.sources.base import default_path
+from fedunlearn.data.split import conductor_part
 from fedunlearn.errors import UserError
 from fedunlearn.paths import confined
 
@@ -32,6 +34,8 @@ def load_dataset(settings: DataSettings) -> FederatedDataset:
 
 @lru_cache(maxsize=2)
 def _load(settings: DataSettings, stamp: tuple[str, int, int] | None) -> FederatedDataset:
+    if settings.parts is not None:
+        return conductor_part(confined(settings.parts, "data.parts"), settings)
     dataset = assemble(load_source(settings), settings)
     dataset.validate()
     for array in (dataset.inputs, dataset.labels, dataset.offsets, dataset.is_test, dataset.roles):
@@ -41,11 +45,12 @@ def _load(settings: DataSettings, stamp: tuple[str, int, int] | None) -> Federat
 
 def _stamp(settings: DataSettings) -> tuple[str, int, int] | None:
     """Return what tells one state of the source's file from another."""
-    path = (
-        confined(settings.path, "data.path")
-        if settings.path is not None
-        else default_path(DEFAULT_FILES.get(settings.source))
-    )
+    if settings.parts is not None:
+        path: Path | None = confined(settings.parts, "data.parts")
+    elif settings.path is not None:
+        path = confined(settings.path, "data.path")
+    else:
+        path = default_path(DEFAULT_FILES.get(settings.source))
     if path is None or not path.exists():
         return None
     files = [path] if path.is_file() else [path, *sorted(path.rglob("*"))]
@@ -187,7 +192,9 @@ def describe(settings: DataSettings) -> dict[str, Any]:
         "bytes": int(dataset.inputs.nbytes + dataset.labels.nbytes),
         "classes": dataset.num_classes,
         "class_names": list(dataset.class_names),
-        "samples_per_class": np.bincount(dataset.labels, minlength=dataset.num_classes).tolist(),
+        "samples_per_class": (
+            np.bincount(dataset.labels, minlength=dataset.num_classes).tolist() if dataset.is_whole else None
+        ),
         "clients": dataset.num_clients,
         "roles": roles,
         "sha256": dataset.sha256(),

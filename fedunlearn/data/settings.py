@@ -24,6 +24,11 @@ class DataSettings(Settings):
 
     source: Source = "mnist-5k"
     path: str | None = Field(default=None, description="file or folder; by default looked for in $FEDUNLEARN_DATA")
+    parts: str | None = Field(
+        default=None,
+        description="conductor.npz of `fedunlearn data split`: the train clients' samples are on their hosts alone; "
+        "the other keys are those that the data were split with",
+    )
     partition: Literal["natural", "iid", "dirichlet", "shards"] | None = Field(
         default=None,
         description="natural: by the source's own clients (writers); the others pool all samples and cut them anew; "
@@ -51,7 +56,7 @@ class DataSettings(Settings):
     client: str | None = Field(default=None, description="source 'table': name of the client column, if there is one")
     seed: int = Field(default=0, ge=0, description="seed of partition, split and generated data")
 
-    _inside = field_validator("path")(stays_inside)
+    _inside = field_validator("path", "parts")(stays_inside)
 
     @model_validator(mode="after")
     def _one_rest(self) -> DataSettings:

@@ -14,6 +14,7 @@ from fedunlearn.errors import UserError
 from fedunlearn.evaluation.attacks.membership import loss_threshold_auc
 from fedunlearn.evaluation.distance import parameter_distances, prediction_distances
 from fedunlearn.evaluation.forward import STACK
+from fedunlearn.evaluation.on_hosts import judge
 from fedunlearn.evaluation.settings import EvaluationSettings
 from fedunlearn.evaluation.utility import accuracy_and_loss, losses
 from fedunlearn.models import FeatureMap, Model
@@ -61,6 +62,7 @@ class Evaluator:
         self, dataset: FederatedDataset, features: FeatureMap, model: Model, settings: EvaluationSettings, seed: int
     ) -> None:
         self.dataset, self.features, self.model, self.settings, self.seed = dataset, features, model, settings, seed
+        self._hosts: Network | None = None
         self.copies = 0
         """How many copies of networks were made so far; each is named by its number."""
         train = dataset.clients(Role.TRAIN)
@@ -80,9 +82,12 @@ class Evaluator:
 
     def sample_set(self, rows: NDArray[np.int64]) -> SampleSet:
         """Return samples by their ids, cut to ``max_samples``, in an order that does not depend on client or class."""
-        order = np.argsort(uniforms(self.seed, "evaluation", rows), kind="stable")[: self.settings.max_samples]
-        chosen = rows[order]
+        chosen = self._chosen(rows)
         return SampleSet(self.features.apply(self.dataset.inputs[chosen]), self.dataset.labels[chosen], chosen)
+
+    def _chosen(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        order = np.argsort(uniforms(self.seed, "evaluation", rows), kind="stable")[: self.settings.max_samples]
+        return rows[order]
 
     def accuracy(self, theta: NDArray[Any], samples: SampleSet | None) -> float | None:
         """Return the accuracy of one parameter vector (d,) on a set, or None without samples."""
@@ -91,29 +96,55 @@ class Evaluator:
         return accuracy_and_loss(self.model, theta, samples.inputs, samples.labels)[0]
 
     def report(self, theta: NDArray[Any], deleted: NDArray[np.int64], network: Network | None = None) -> dict[str, Any]:
-        """Return one entry of ``summary.models``: the vector on every set, the spread over the network's nodes."""
+        """Return one entry of ``summary.models``: the vector on every set, the spread over the network's nodes.
+
+        Training samples that lie with their hosts alone are measured there (:meth:`put_node_test` tells which hosts),
+        and deleted ones only as long as they are not erased.
+        """
         vector = np.asarray(theta, dtype=np.float32)
-        retain = self.sample_set(np.setdiff1d(self.train_rows, deleted))
-        escrow = Escrow(self.dataset, deleted).open(purpose="evaluation")
-        forget = self.sample_set(escrow.rows) if len(deleted) else None
         test_accuracy, test_loss = accuracy_and_loss(self.model, vector, self.test.inputs, self.test.labels)
         entry = {
             "test_accuracy": test_accuracy,
             "test_loss": test_loss,
-            "retain_accuracy": self.accuracy(vector, retain),
-            "forget_accuracy": self.accuracy(vector, forget),
+            "retain_accuracy": None,
+            "forget_accuracy": None,
             "never_member_accuracy": self.accuracy(vector, self.never_member),
             "node_test_accuracy": None if network is None else self.spread(network),
             "membership_auc_forget_vs_test": None,
         }
+        return entry | (self._trained_on if self.dataset.is_whole else self._trained_on_hosts)(vector, deleted)
+
+    def _trained_on(self, vector: NDArray[np.float32], deleted: NDArray[np.int64]) -> dict[str, Any]:
+        """Return what of an entry is about training samples."""
+        retain = self.sample_set(np.setdiff1d(self.train_rows, deleted))
+        escrow = Escrow(self.dataset, deleted).open(purpose="evaluation")
+        forget = self.sample_set(escrow.rows) if len(deleted) else None
+        auc = None
         if self.settings.membership and forget is not None:
             members = losses(self.model, vector, forget.inputs, forget.labels)
-            others = losses(self.model, vector, self.test.inputs, self.test.labels)
-            entry["membership_auc_forget_vs_test"] = loss_threshold_auc(members, others)
-        return entry
+            auc = loss_threshold_auc(members, self._test_losses(vector))
+        return {
+            "retain_accuracy": self.accuracy(vector, retain), "forget_accuracy": self.accuracy(vector, forget),
+            "membership_auc_forget_vs_test": auc,
+        }  # fmt: skip
+
+    def _trained_on_hosts(self, vector: NDArray[np.float32], deleted: NDArray[np.int64]) -> dict[str, Any]:
+        """Return the same from the hosts: None for deleted samples once any of them are erased."""
+        assert self._hosts is not None, "samples on hosts are measured there, so put_node_test comes first"
+        retain = judge(self._hosts, vector, self._chosen(np.setdiff1d(self.train_rows, deleted)))
+        found: dict[str, Any] = {"retain_accuracy": retain.accuracy}
+        if len(deleted) and not np.isin(deleted, self._hosts.deleted).any():
+            others = self._test_losses(vector) if self.settings.membership else None
+            accuracy, auc = judge(self._hosts, vector, self._chosen(deleted), others)
+            found |= {"forget_accuracy": accuracy, "membership_auc_forget_vs_test": auc}
+        return found
+
+    def _test_losses(self, vector: NDArray[np.float32]) -> NDArray[np.float64]:
+        return losses(self.model, vector, self.test.inputs, self.test.labels)
 
     def put_node_test(self, network: Network) -> None:
         """Send the samples on which single nodes are tested to the hosts, once a run."""
+        self._hosts = network
         network.session.put({_INPUTS: self.node_test.inputs, _LABELS: self.node_test.labels})
 
     def nodes(self, network: Network) -> NDArray[np.float64]:
@@ -143,6 +174,8 @@ class Evaluator:
 
     def curve_point(self, network: Network) -> dict[str, float]:
         """Return one point of the learning curve: test accuracy of the mean model, and its spread over nodes."""
+        if not network.present.any():  # nobody takes part in this round
+            return {}
         self.look_ahead([network], means=True)
         spread = self.spread(network)
         mean = accuracy_and_loss(self.model, network.mean(), self.test.inputs, self.test.labels)[0]
@@ -156,6 +189,7 @@ class Evaluator:
             deleted=network.deleted, alive=network.alive,
         )  # fmt: skip
         network.session.later("copy", {"source": network.name, "target": copy.name})
+        copy.away = network.away.copy()
         return copy
 
     def snapshot(self, network: Network, noise_free: Vector | None) -> Snapshot:
@@ -173,8 +207,9 @@ class Evaluator:
         }
 
     def _distance(self, a: Snapshot, b: Snapshot) -> tuple[float, float]:
-        """Return the largest distances in parameters and in predictions over the vertices that are alive in ``b``."""
-        mine, theirs, alive = a.rows or a.network, b.rows or b.network, b.network.alive
+        """Return the largest distances in parameters and in predictions over the vertices that are present in ``b``."""
+        mine, theirs = a.rows or a.network, b.rows or b.network
+        alive = b.network.present & (mine.present if b.network.course is not None else True)
         if a.vector is None and b.vector is None:
             params = {"other": theirs.name, "inputs": _INPUTS}
             predictions = mine.measure_later(f"{_PROGRAMS}:prediction_distance", params)

@@ -212,6 +212,6 @@ class Course:
         """Take up a state that :meth:`save` gave, on the same graph with the same vertices alive."""
         parts = {f.name: arrays[f"members.{f.name}"] for f in fields(Members) if f.name not in ("last", "standing")}
         standing = arrays["members.standing"] if len(arrays["members.standing"]) else None
-        members = Members(standing=standing, last=int(arrays["members.last"]), **parts)
+        members = Members(standing=standing, last=arrays["members.last"].item(), **parts)
         flight = Flight(**{f.name: arrays[f"flight.{f.name}"] for f in fields(Flight)})
-        self.state = State(int(arrays["round"]), members, arrays["weights"], flight)
+        self.state = State(arrays["round"].item(), members, arrays["weights"], flight)

@@ -18,9 +18,8 @@ from __future__ import annotations
 
 import os
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +27,12 @@ import numpy as np
 from flwr.app import ConfigRecord, Context, Message
 from flwr.clientapp import ClientApp
 
+from fedunlearn.data import FederatedDataset
 from fedunlearn.data.split import read_part
 from fedunlearn.errors import UserError
 from fedunlearn.flower.codec import Address, decode_request, encode_error, encode_reply
 from fedunlearn.flower.journal import RESUME, Journal
 from fedunlearn.flower.places import LASTING, adopt, find_store, new_store, owner_of_stores, store_root
-from fedunlearn.network import datasource
 from fedunlearn.network.host import Host
 from fedunlearn.network.store import Store
 from fedunlearn.network.transport import Reply, Request
@@ -64,7 +63,7 @@ def _in_one_process(request: Request, address: Address, context: Context) -> Rep
     if request.op == "setup":
         _forget(context)
         folder = new_store(os.getpid())
-        _attached[str(folder)] = (address.sequence, _create(folder, request))
+        _attached[str(folder)] = (address.sequence, _create(folder, request, context))
         _remember(context, folder, address, "")
         return Reply()
     handle = _handle(context)
@@ -141,8 +140,7 @@ def _set_up(request: Request, address: Address, context: Context, root: Path, fo
         journal.open()
         journal.begin(address.sequence)
         try:
-            with _own_data(request, context):
-                host = _create(folder, request)
+            host = _create(folder, request, context)
         except BaseException:
             Store(folder).remove()
             raise
@@ -153,8 +151,10 @@ def _set_up(request: Request, address: Address, context: Context, root: Path, fo
 
 def _as_configured(request: Request, context: Context) -> Request:
     """Return the set-up with what the SuperNode's own configuration says; UserError for a GPU that it does not see."""
+    if not isinstance(request.params, dict):
+        return request  # the host refuses it
     params: dict[str, Any] = dict(request.params)
-    if params["device"] == "cuda":
+    if params.get("device") == "cuda":
         from torch import cuda
 
         if not cuda.is_available():
@@ -171,28 +171,22 @@ def _as_configured(request: Request, context: Context) -> Request:
     return replace(request, params=params)
 
 
-@contextmanager
-def _own_data(request: Request, context: Context) -> Iterator[None]:
-    """Let a host that is made inside take its samples from the file that the node configuration names, if it does."""
-    if "data" not in context.node_config:
-        yield
-        return
-    part = read_part(Path(str(context.node_config["data"])))
-    low, high = request.params["block"]
-    part.check(request.params["dataset"], request.arrays.get("order", np.arange(request.params["num_nodes"]))[low:high])
-    datasource.offer(request.params["dataset"], part.dataset)
-    try:
-        yield
-    finally:
-        datasource.withdraw(request.params["dataset"])  # others in this process must not take the part for the whole
+def _own_data(request: Request, path: Path) -> FederatedDataset:
+    """Return the samples in the file that the node configuration names; UserError unless they are this host's."""
+    part, params = read_part(path), request.params
+    low, high = params["block"]
+    vertices = request.arrays.get("order", np.arange(params["num_nodes"]))[low:high]
+    part.check(params["dataset"], vertices, params.get("part"))
+    return part.dataset
 
 
 # --- hosts that this process has open --------------------------------------------------------------------------------
 
 
-def _create(folder: Path, request: Request) -> Host:
+def _create(folder: Path, request: Request, context: Context) -> Host:
+    own = partial(_own_data, request, Path(str(context.node_config["data"]))) if "data" in context.node_config else None
     try:
-        return Host.create(folder, request.params, request.arrays)
+        return Host.create(folder, request.params, request.arrays, own)
     except BaseException:
         Store(folder).remove()
         raise

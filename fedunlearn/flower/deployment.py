@@ -15,6 +15,7 @@ from pathlib import Path
 from tempfile import mkdtemp
 
 import fedunlearn
+from fedunlearn.data.split import CONDUCTOR
 from fedunlearn.errors import UserError
 from fedunlearn.flower.certificates import write_papers
 from fedunlearn.flower.places import new_store
@@ -36,9 +37,15 @@ def deploy(
 ) -> None:  # fmt: skip
     """Run an experiment on ``hosts`` SuperNodes of this machine and write its results to ``out``.
 
-    ``say`` gets the lines of the run's log. ``data``: folder of files made by ``fedunlearn data split``. Whatever
-    happens, all programs that were started have ended when this returns; raises UserError with what went wrong.
+    ``say`` gets the lines of the run's log. ``data``: folder of files made by ``fedunlearn data split``, of which the
+    conductor and each SuperNode read their own. Whatever happens, all programs that were started have ended when this
+    returns; raises UserError with what went wrong.
     """
+    if data is not None:
+        missing = [n for n in (CONDUCTOR, *(f"host-{h}.npz" for h in range(hosts))) if not (data / n).is_file()]
+        if missing:
+            raise UserError(f"--data {data}: has no {missing[0]}; make it by `fedunlearn data split --hosts {hosts}`")
+        overrides = [*overrides, f"data.parts={json.dumps(str((data / CONDUCTOR).resolve()))}"]
     with Deployment(hosts, data=data) as deployment:
         say(f"SuperLink at {deployment.address} with TLS, {hosts} SuperNodes with keys of their own")
         deployment.run(simulation, overrides, out, say)

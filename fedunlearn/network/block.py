@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from fedunlearn.errors import UserError
 from fedunlearn.models import Model
 from fedunlearn.network.store import Store
 
@@ -50,6 +51,10 @@ class Block:
     def places(self, nodes: Sequence[int] | NDArray[np.int64]) -> NDArray[np.int64]:
         """Return where several vertices of the block lie in its arrays, (k,)."""
         return self._place[np.asarray(nodes, dtype=np.int64)]
+
+    def holds(self, nodes: Sequence[int] | NDArray[np.int64]) -> bool:
+        """Return whether all these vertices of the network are in the block."""
+        return bool((self.places(nodes) != _NOWHERE).all())
 
     def position(self, node: int) -> int:
         """Return the position of a vertex of the block in the order of all vertices."""
@@ -110,8 +115,19 @@ class Block:
         return self.store["sample_ids"][positions]
 
     def vector(self, name: str) -> Tensor:
-        """Return an input vector of the command on the block's device; on a CPU it shares the store's memory."""
-        return torch.from_numpy(self.store[f"vector.{name}"]).to(self.device)
+        """Return an input vector of the command on the block's device; on a CPU it shares the store's memory.
+
+        Raises:
+            UserError: if none came with the command. A program declares what it reads, so that hosts refuse such a
+                command before they carry it out.
+        """
+        return torch.from_numpy(self.array(name)).to(self.device)
+
+    def array(self, name: str) -> NDArray[np.float64]:
+        """Return an input vector of the command as it lies in the store; UserError if none came with it."""
+        if f"vector.{name}" not in self.store:
+            raise UserError(f"a node program reads the vector '{name}', which did not come with its message")
+        return self.store[f"vector.{name}"]
 
     def nodes(self, population: str, low: int, high: int) -> list[int]:
         """Return the alive vertices of this block at the positions ``low <= p < high``, in the session's order."""

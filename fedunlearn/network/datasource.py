@@ -11,15 +11,14 @@ _shared: dict[str, FederatedDataset] = {}
 
 
 def publish(dataset: FederatedDataset) -> str:
-    """Offer a data set to the hosts of this process and return the content hash they ask for it by."""
+    """Offer a data set to the hosts of this process and return the content hash they ask for it by.
+
+    One of which the conductor has but a part is not offered: nobody may take it for the whole.
+    """
     key = dataset.sha256()
-    _shared[key] = dataset
+    if dataset.is_whole:
+        _shared[key] = dataset
     return key
-
-
-def offer(key: str, dataset: FederatedDataset) -> None:
-    """Offer a data set under the content hash of the whole of which it is a part; the caller has checked the part."""
-    _shared[key] = dataset
 
 
 def withdraw(key: str) -> None:
@@ -29,6 +28,11 @@ def withdraw(key: str) -> None:
 
 def obtain(key: str, settings: dict[str, Any] | None) -> FederatedDataset:
     """Return the data set with this content hash; a host that loads other data than the conductor is refused."""
+    if settings is not None and settings.get("parts") is not None:
+        raise UserError(
+            f"data.parts = '{settings['parts']}' leaves training samples to their hosts, and this host has none: name "
+            'its part in its node config, as data = ".../host-<h>.npz"'
+        )
     if key in _shared:
         return _shared[key]
     if settings is None:

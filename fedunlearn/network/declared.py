@@ -38,7 +38,9 @@ class NodeProgram:
         function: the program itself.
         vectors: parameters that name an array of the message, with its shape: ``d`` parameters of the model, ``N``
             vertices of the network.
-        shared: arrays of shape (d,) that may come along under these names (walks).
+        shared: arrays of shape (d,) that come along under these names (walks), each with the parameter that says
+            whether it is read: where that is given and not None, the array must be there.
+        recipe: the parameter that holds training settings; with a momentum, the population must have momenta.
         samples: parameters that name arrays put on the host before.
         populations: parameters that name another population.
         reads_samples: whether it computes with the training samples of its population.
@@ -50,12 +52,13 @@ class NodeProgram:
     kind: Kind
     function: Callable[..., Any]
     vectors: Mapping[str, str] = field(default_factory=dict)
-    shared: Sequence[str] = ()
+    shared: Mapping[str, str] = field(default_factory=dict)
     samples: Sequence[str] = ()
     populations: Sequence[str] = ()
     size: Size | None = None
     check: Check | None = None
     reads_samples: bool = True
+    recipe: str | None = None
 
     @property
     def types(self) -> Mapping[str, tuple[Any, bool]]:
@@ -72,13 +75,16 @@ def _types(function: Callable[..., Any]) -> dict[str, tuple[Any, bool]]:
 
 
 def node_program(
-    kind: Kind, *, vectors: Mapping[str, str] | None = None, shared: Sequence[str] = (), samples: Sequence[str] = (),
-    populations: Sequence[str] = (), size: Size | None = None, check: Check | None = None, reads_samples: bool = True,
+    kind: Kind, *, vectors: Mapping[str, str] | None = None, shared: Mapping[str, str] | None = None,
+    samples: Sequence[str] = (), populations: Sequence[str] = (), size: Size | None = None, check: Check | None = None,
+    reads_samples: bool = True, recipe: str | None = None,
 ) -> Callable[[_F], _F]:  # fmt: skip
     """Declare a function as a node program; see :class:`NodeProgram` for the arguments."""
 
     def declare(function: _F) -> _F:
-        made = NodeProgram(kind, function, vectors or {}, shared, samples, populations, size, check, reads_samples)
+        made = NodeProgram(
+            kind, function, vectors or {}, shared or {}, samples, populations, size, check, reads_samples, recipe
+        )
         setattr(function, _MARK, made)
         return function
 

@@ -63,20 +63,28 @@ class Host(WorkOperations):
         }
 
     @classmethod
-    def create(cls, folder: Path, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Host:
+    def create(
+        cls, folder: Path, params: dict[str, Any], arrays: dict[str, np.ndarray],
+        own: Callable[[], FederatedDataset] | None = None,
+    ) -> Host:  # fmt: skip
         """Lay out the store of a block in an empty folder: samples, stable sample ids, offsets, model.
 
-        Whatever goes wrong, the folder is then gone.
+        The samples are those of ``own``, where this host has some of its own. Whatever goes wrong, the folder is then
+        gone.
         """
-        check_setup(params, arrays)
-        workers = Workers(int(params["workers"]))  # they import torch while the data are read here
+        workers = None
         try:
-            dataset = datasource.obtain(params["dataset"], params["data"])
+            check_setup(params, arrays)
+            workers = Workers(int(params["workers"]))  # they import torch while the data are read here
+            dataset = datasource.obtain(params["dataset"], params["data"]) if own is None else own()
             if params["num_nodes"] != len(dataset.clients(Role.TRAIN)):
                 raise UserError("a host was sent a malformed 'setup': the data have another number of vertices")
             store = Store(folder)
             store.limit(params["room"], params["scratch"])
             features = FeatureMap.from_spec(params["features"], arrays)
+            shapes = features.input_shape, tuple(params["model"]["input_shape"])
+            if shapes != (dataset.input_shape, features.output_shape):
+                raise UserError("a host was sent a malformed 'setup': samples, features and model do not fit together")
             if "order" in arrays:
                 store.put("order", arrays["order"])
             low, high = params["block"]
@@ -85,7 +93,8 @@ class Host(WorkOperations):
             store.write_json("block", {k: params[k] for k in kept})
             return cls(folder, workers)
         except BaseException:
-            workers.close()
+            if workers is not None:
+                workers.close()
             Store(folder).remove()  # nobody else knows the folder
             raise
 

@@ -35,7 +35,11 @@ class StateOperations:
         self.store.put(f"seed.{name}", np.array([params["seed"]], dtype=np.int64))
         kept = ~np.isin(self.store["sample_ids"], arrays["deleted"])
         self.store.put(f"keep.{name}", kept)
-        self.store.drop(f"halo.{name}")
+        # Of an earlier population of this name nothing is left that would be taken for this one's.
+        for matrix in ("indptr", "indices", "data", "past"):
+            self.store.drop(f"weights.{name}.{matrix}")
+        for kind in ("halo", "probabilities", "points", *(() if params["momentum"] else ("momentum",))):
+            self.store.drop(f"{kind}.{name}")
         self.block.generation += 1
         self.store.forget_handles()
         return Reply()
@@ -189,7 +193,7 @@ class StateOperations:
         return Reply()
 
     def _adopt(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-        """Let vertices take over rows: ``nodes`` (k,) those of ``sources`` (k,), all at once, ``restarts`` the ``start``.
+        """Let ``nodes`` (k,) take over the rows of ``sources`` (k,), all at once, and ``restarts`` the row ``start``.
 
         ``halo`` are the rows of the sources that lie on other hosts, by ascending id. Momenta of ``forget`` become
         zero; rows and momenta of ``crashed`` are overwritten first.

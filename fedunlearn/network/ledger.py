@@ -214,12 +214,22 @@ class Ledger:
         return heard
 
     def held_release(self, node: int, request: int) -> bool:
-        """Return whether a vertex sent or heard the last release that was flooded before a request was answered."""
+        """Return whether a vertex sent or heard the last release that was flooded before a request was answered.
+
+        Under faults also one that has adopted since from a vertex that had it.
+        """
         begun = next((i for i, t in enumerate(self.traffic) if t.request == request), len(self.traffic))
+        adopted: list[Traffic] = []
         for t in reversed(self.traffic[:begun]):
             if t.pattern == "flood" and t.kind == "release":
                 assert t.root is not None
-                return node == t.root or node in self.parents(t.root, t.graph)
+                holders = {t.root, *self.parents(t.root, t.graph)}
+                for later in reversed(adopted):
+                    heard = later.heard or ()
+                    holders |= {b for b, a in zip(heard[::2], heard[1::2]) if a in holders}
+                return node in holders
+            if t.pattern == "trace" and t.kind == "adopted model":
+                adopted.append(t)
         return False
 
     def _pairs(self, graph: int, round_: int | None) -> NDArray[np.int64]:
@@ -341,7 +351,7 @@ class Ledger:
                 ledger.traffic.append(traffic)
         except KeyError as missing:
             raise UserError(f"the ledger has no entry {missing}, which every ledger must have") from None
-        except (IndexError, TypeError, ValueError) as error:
+        except (IndexError, TypeError, ValueError, OverflowError) as error:
             raise UserError(f"the ledger is malformed: {error}") from None
         ledger._step = sum(t.repeats for t in ledger.traffic)
         return ledger

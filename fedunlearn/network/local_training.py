@@ -36,7 +36,7 @@ def _recipe(model: Model, population: str, params: Mapping[str, Any]) -> str | N
     return None
 
 
-@node_program("rows", check=_recipe)
+@node_program("rows", check=_recipe, recipe="training")
 def train(
     block: Block, population: str, nodes: list[int], *, round_: int, training: dict[str, Any], form: str,
     width: int | None = None,

@@ -127,7 +127,7 @@ class Population:
         return not any(len(outside) for outside in self._outside)
 
     def _send_weights(self, weights: sparse.csr_array, past: Sequence[int] = ()) -> None:
-        """Send every host its rows of a matrix (N, N), or (N, (k + 1) N) over the rows now and in k slots of the past."""
+        """Send every host its rows of a matrix (N, N), or (N, (k + 1) N) over the rows now and in k past slots."""
         requests, self._outside = [], []
         params = {"population": self.name, **({"past": list(past)} if past else {})}
         weights = weights.sorted_indices()  # every row is summed in the order of ids, wherever its neighbours are

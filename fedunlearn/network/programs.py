@@ -154,7 +154,7 @@ def forget_gradient(
 def weighted_row(block: Block, population: str, node: int, *, weights: str | None = None) -> NDArray[np.float64]:
     """Return a vertex's row times its weight in the vector ``weights`` (N,) (1 when none is named), (d,) float64."""
     row = block.store[f"theta.{population}"][block.place(node)].astype(np.float64)
-    return row if weights is None else row * block.store[f"vector.{weights}"][node]
+    return row if weights is None else row * block.array(weights)[node]
 
 
 @node_program("measure", reads_samples=False)

@@ -66,6 +66,11 @@ class Session:
         workers = default_workers() if runtime.workers is None else runtime.workers
         if device != "cpu":
             workers = 0  # one process feeds the GPU
+        if dataset.parts and len(dataset.parts) != transport.num_hosts:
+            raise UserError(
+                f"data.parts: the data were split for {len(dataset.parts)} hosts, but {transport.num_hosts} take part; "
+                "split them again for so many, or start as many"
+            )
         self._key = datasource.publish(dataset)
         share = 0 if workers == 0 else max(1, workers // transport.num_hosts)
         self.workers = share * transport.num_hosts
@@ -83,10 +88,11 @@ class Session:
                     "room": room, "scratch": runtime.scratch, "dataset": self._key,
                     "data": data.model_dump(mode="json") if data else None,
                     "model": model.spec, "features": spec,
+                    **({"part": dataset.parts[host]} if dataset.parts else {}),
                 },
                 arrays,
             )
-            for block in self.blocks
+            for host, block in enumerate(self.blocks)
         ]  # fmt: skip
         try:
             self.exchange(requests)

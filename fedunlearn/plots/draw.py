@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedunlearn.plots.accuracy import accuracy_over_rounds
 from fedunlearn.plots.certificates import certificate_curves, default_names, drawable
 from fedunlearn.plots.comparison import comparison
+from fedunlearn.plots.faults import faults_over_rounds
 from fedunlearn.plots.influence import influence_over_rounds
 from fedunlearn.plots.moved import topology_moved
 from fedunlearn.plots.style import save
@@ -73,6 +74,8 @@ def draw_all(
         save(accuracy_over_rounds(rows, request=_requests(summary)), target / "accuracy.png"),
         save(comparison(summary), target / "comparison.png"),
     ]
+    if summary.get("faults") is not None:
+        paths.append(save(faults_over_rounds(summary, rows), target / "faults.png"))
     distances = _moved(rows, graph) if moved is None else moved
     if graph is not None and distances is not None:
         leavers = tuple(node for entry in summary["requests"] for node in entry["request"].get("leaves", ()))

@@ -85,8 +85,11 @@ def verify(path: Path | str) -> Report:
     checks: list[Check] = []
     notes: list[str] = []
     installed = code_sha256()
-    for number, entry in enumerate(read_entries(path)):
+    entries = read_entries(path)
+    for number, entry in enumerate(entries):
         checks += _checks_of(number, entry, path.parent)
+        if entry in entries[:number]:  # every certificate names the release it is about, so no two are the same
+            checks.append(Check(number, "listed once", "yes", f"a copy of {entries.index(entry)}", ok=False))
         hashes = entry.get("hashes")
         code = hashes.get("code") if isinstance(hashes, dict) else None
         if code is not None and code != installed:

@@ -174,7 +174,12 @@ class _Court:
         )
 
     def notes(self) -> tuple[str, ...]:
-        """Return what those who run the network should know: classes of which no training sample is left."""
+        """Return what those who run the network should know: classes of which no training sample is left.
+
+        Nothing where labels lie with the hosts alone.
+        """
+        if not self.dataset.is_whole:
+            return ()
         mine = self.vertex >= 0
         before, after = (np.unique(self.dataset.labels[rows]) for rows in (mine, mine & ~self.deleted))
         return tuple(
@@ -213,6 +218,12 @@ class _Court:
             label = _label(request.label, where, self.dataset)
             if isinstance(label, Breach):
                 return label
+            if not self.dataset.is_whole:
+                return Breach(
+                    "unknown",
+                    f"{where}.label = {request.label!r}: which samples are of a class is known to their hosts alone "
+                    "(data.parts; allowed: level 'client' or 'sample')",
+                )
             ids = np.flatnonzero((self.vertex >= 0) & (self.dataset.labels == label) & ~self.deleted)
             if not len(ids):
                 sentence = f"{where}.label = {request.label!r} names a class of which no training sample is left"

@@ -152,6 +152,19 @@ class PreparationEntry(Entry):
     )  # fmt: skip
 
 
+class AnsweringEntry(Entry):
+    """When a request was answered on a network with faults, and by whom."""
+
+    round: int = Field(ge=0, description="round of the trace in which it was answered")
+    waited: int = Field(ge=0, description="rounds of the trace that passed before")
+    asker_takes_part: bool | None = Field(
+        description="whether the node that asked was among those who answer; null: nobody in particular asked"
+    )
+    participants: int = Field(ge=0, description="nodes that gave the answer, and that hold it")
+    alive: int = Field(ge=0, description="nodes that have not left for good, here or away")
+    stale: int = Field(ge=0, description="nodes that hold a model from before the answer until they adopt one")
+
+
 class RequestEntry(Entry):
     """One deletion request and its answer, in the order of answering."""
 
@@ -173,6 +186,7 @@ class RequestEntry(Entry):
         default=None, ge=0, le=1, description="mean total variation of predictions, largest over nodes"
     )
     influence: dict[str, Any] | None = Field(default=None, description="predicted and measured influence of the leaver")
+    faults: AnsweringEntry | None = Field(default=None, description="who answered, on a network with faults")
     cost: CostEntry = Field(description="what the answer took")
     retrain_cost: RetrainCostEntry | None = Field(default=None, description="what retraining took")
     controls: dict[str, ControlEntry] = Field(
@@ -233,6 +247,27 @@ class HostsEntry(Entry):
     bytes_received: int = Field(ge=0, description="bytes of the arrays in the answers")
 
 
+class FaultsEntry(Entry):
+    """What the faults of the training rounds were: a function of settings, graph and seed (docs/faults.md)."""
+
+    rounds: int = Field(ge=0, description="rounds of the training")
+    active_mean: float = Field(default=1.0, ge=0, le=1, description="share of nodes that took part, mean over rounds")
+    active_least: float = Field(default=1.0, ge=0, le=1, description="share of the nodes in the round with fewest")
+    links_up_mean: float = Field(default=1.0, ge=0, le=1, description="share of the links that worked between them")
+    adoptions: int = Field(default=0, ge=0, description="models that nodes took over when they came back")
+    sent: int = Field(default=0, ge=0, description="messages between nodes; none where a server averages")
+    lost: int = Field(default=0, ge=0, description="of them, messages that never arrived")
+    late: int = Field(default=0, ge=0, description="of them, messages that came one round late or more")
+    dropped: int = Field(default=0, ge=0, description="messages that arrived where nobody took part")
+    contraction: float | None = Field(
+        default=None, description="factor by which a round shrank the distance of the models to their mean"
+    )
+    effective_gap: float | None = Field(default=None, description="1 - contraction")
+    node_weight_least: float | None = Field(default=None, description="smallest mean push-sum weight of a node")
+    node_weight_most: float | None = Field(default=None, description="largest mean push-sum weight of a node")
+    by_round: dict[str, list[float]] = Field(default={}, description="numbers of every round, by name")
+
+
 class Summary(Entry):
     """A whole run."""
 
@@ -255,6 +290,7 @@ class Summary(Entry):
     memory: str | None = Field(
         default=None, description="what did not fit in memory, and where it was kept, in one sentence"
     )
+    faults: FaultsEntry | None = Field(default=None, description="what went wrong on the network, with `[faults]`")
     hosts: HostsEntry | None = Field(default=None, description="where the run was carried out")
     resumed: list[str] = Field(
         default_factory=list, description="where the run was taken up each time it had been interrupted, in a sentence"

@@ -192,7 +192,26 @@ def _foot(summary: Mapping[str, Any]) -> RenderableType:
     resumed = list(summary.get("resumed", []))
     often = "resumed at" if len(resumed) == 1 else f"resumed {len(resumed)} times, last at"
     taken_up = f"\n{often} {resumed[-1]}" if resumed else ""
-    return Padding(Text(whole + parts + taken_up + _hosts(summary), style="dim"), (1, 0, 0, 0))
+    return Padding(Text(whole + parts + taken_up + _faults(summary) + _hosts(summary), style="dim"), (1, 0, 0, 0))
+
+
+def _faults(summary: Mapping[str, Any]) -> str:
+    """Return the lines about faults, with their line breaks: what training went through, and who answered."""
+    faults = summary.get("faults")
+    if faults is None:
+        return ""
+    told = (
+        f"\nfaults: {faults['active_mean']:.0%} of nodes took part in a round of training (least "
+        f"{faults['active_least']:.0%}), {faults['adoptions']:,} adoptions"
+    )
+    if faults["lost"] or faults["late"]:
+        told += f", {faults['lost']:,} of {faults['sent']:,} messages lost, {faults['late']:,} late"
+    for place, entry in enumerate(summary["requests"], start=1):
+        if (answer := entry.get("faults")) is not None:
+            waited = f" after waiting {_count(answer['waited'], 'round')}" if answer["waited"] else ""
+            told += f"\nanswer {place}: by {answer['participants']:,} of {answer['alive']:,} nodes{waited}"
+            told += f"; {_count(answer['stale'], 'node')} hold an older model" if answer["stale"] else ""
+    return told
 
 
 def _hosts(summary: Mapping[str, Any]) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fedunlearn.errors import UserError
 from fedunlearn.network import Network, Session
 from fedunlearn.requests import DeletionRequest
-from fedunlearn.simulation.learning import new_network, run_recipe, situation_of
+from fedunlearn.simulation.learning import conclude, new_network, run_recipe, situation_of
 from fedunlearn.simulation.recording import Record
 from fedunlearn.simulation.story import answer_request
 from fedunlearn.simulation.world import World
@@ -48,7 +48,7 @@ def answer_each(
             look(request)
         before = last
         situation = situation_of(world, record, release=request.number + 1, previous=last.release)
-        last, _ = answer_request(world, network, request, situation)
+        last, _ = answer_request(world, network, request, situation, record)
     return before, last, situation
 
 
@@ -67,11 +67,11 @@ def answer_all(world: World, session: Session) -> Answered:
     situation = situation_of(world, record, release=0)
     world.unlearner.prepare(network, situation)
     run_recipe(world, network, situation, "train")
-    before, last, situation = answer_each(world, network, record, world.unlearner.conclude(network, situation))
+    before, last, situation = answer_each(world, network, record, conclude(world, network, situation))
     request = world.requests[-1]
     twin = new_network(world, session, "retrained", network.graph, deleted=network.deleted, alive=network.alive)
     apart = situation_of(world, record, request.number, world_name="retrained")
     run_recipe(world, twin, apart, "retrain")
     return Answered(
-        world, network, twin, request, before, last, world.unlearner.conclude(twin, apart), situation
+        world, network, twin, request, before, last, conclude(world, twin, apart, network.present), situation
     )  # fmt: skip

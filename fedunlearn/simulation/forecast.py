@@ -10,6 +10,7 @@ import numpy as np
 
 from fedunlearn.config import Experiment
 from fedunlearn.errors import UserError
+from fedunlearn.faults import buffered_copies, survey
 from fedunlearn.network.local_training import best_form
 from fedunlearn.network.memory import BASE_BYTES, WORKER_BYTES, available_bytes
 from fedunlearn.network.stacked_training import group_size
@@ -20,6 +21,8 @@ from fedunlearn.simulation.world import World, prepare
 from fedunlearn.topology import random_matching
 from fedunlearn.topology.partition import blocks, border_rows, border_share, cut_edges, vertex_order
 
+_SURVEYED = 100_000
+"""Nodes times rounds of a trace of faults that a forecast looks at."""
 _SECONDS_PER_MAC = 1 / 3.5e10
 """Training one multiply-accumulate on one core, backward pass included: measured on convolutions of 28 x 28 images."""
 _SECONDS_PER_STEP, _SECONDS_PER_GROUP_STEP = 1e-3, 3e-4
@@ -52,7 +55,8 @@ def stored_bytes(world: World, workers: int) -> int:
     twins = twins_at_once(world)
     momenta = 1 + twins if training.momentum else 0
     copies = 2 if world.requests else 0
-    populations = 1 + copies + twins + momenta + world.unlearner.copies_kept(training.rounds)
+    late = buffered_copies(world.experiment.faults) * (1 + twins)
+    populations = 1 + late + copies + twins + momenta + world.unlearner.copies_kept(training.rounds)
     width = 1 if world.features.kind == "raw" and world.dataset.inputs.dtype.itemsize == 1 else 4
     samples = len(world.dataset.labels) * math.prod(world.features.output_shape) * width
     return populations * rows + sums + samples
@@ -140,7 +144,12 @@ def between_hosts(world: World) -> dict[str, Any]:
 
 
 def training_messages(world: World) -> int:
-    """Return how many models are sent while the network is trained, as the ledger will count them."""
+    """Return how many models are sent while the network is trained, as the ledger will count them.
+
+    Under faults a trace of a smaller number of rounds is taken as what all of them are like.
+    """
+    if world.trace is not None:
+        return _messages_under_faults(world)
     nodes, training, mixing = world.graph.number_of_nodes(), world.experiment.training, world.experiment.topology.mixing
     if training.algorithm == "fedavg":
         a_round = 2 * max(1, math.ceil(training.client_fraction * nodes))  # down to the sampled clients and up again
@@ -152,6 +161,21 @@ def training_messages(world: World) -> int:
     else:
         a_round = 2 * world.graph.number_of_edges()
     return training.rounds * a_round
+
+
+def _messages_under_faults(world: World) -> int:
+    experiment, nodes = world.experiment, world.graph.number_of_nodes()
+    rounds = min(experiment.training.rounds, max(1, _SURVEYED // nodes))
+    server = experiment.training.algorithm == "fedavg"
+    mixing = experiment.topology.mixing
+    found = survey(experiment.faults, world.graph, mixing, experiment.seed, rounds, server=server)
+    adoptions, columns = sum(found.columns.get("adoptions", ())), found.columns
+    if server or mixing == "exact-average":
+        share = experiment.training.client_fraction if server else 1.0
+        sent = sum(2 * max(1, math.ceil(share * round(active * nodes))) for active in columns.get("active", ()))
+    else:
+        sent = sum(columns.get("sent", ()))
+    return round((sent + adoptions) * experiment.training.rounds / max(1, rounds))
 
 
 def multiply_accumulates(world: World) -> int:

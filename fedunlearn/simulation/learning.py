@@ -9,7 +9,8 @@ import networkx as nx
 import numpy as np
 from numpy.typing import NDArray
 
-from fedunlearn.network import Network, Session, train_together
+from fedunlearn.faults import Course
+from fedunlearn.network import Network, Session, faulty, train_together
 from fedunlearn.simulation.journal import Journal, silent
 from fedunlearn.simulation.recording import Record
 from fedunlearn.simulation.stopwatch import Stopwatch
@@ -63,11 +64,27 @@ def new_network(
     world: World, session: Session, name: str, graph: nx.Graph, *, deleted: NDArray[np.int64] | None = None,
     alive: NDArray[np.bool_] | None = None,
 ) -> Network:  # fmt: skip
-    """Create a population at the public start; a retrained twin lacks what is ``deleted``, and who is not ``alive``."""
+    """Create a population at the public start; a retrained twin lacks what is ``deleted``, and who is not ``alive``.
+
+    Under faults every population goes through the trace of the run, restricted to its vertices.
+    """
+    training, mixing, seed = world.experiment.training, world.experiment.topology.mixing, world.experiment.seed
+    course = None
+    if world.trace is not None:
+        course = Course(world.trace, graph, mixing, seed, alive=alive, server=training.algorithm == "fedavg")
     return Network(
-        session, name, graph, world.experiment.topology.mixing, world.start, deleted=deleted, alive=alive,
-        momentum=world.experiment.training.momentum > 0, seed=world.experiment.seed,
+        session, name, graph, mixing, world.start, deleted=deleted, alive=alive, momentum=training.momentum > 0,
+        seed=seed, course=course,
     )  # fmt: skip
+
+
+def conclude(
+    world: World, network: Network, situation: Situation, participants: NDArray[np.bool_] | None = None
+) -> Outcome:
+    """End a training. Under faults the network gathers first; its twin gathers the same ``participants`` (N,)."""
+    if network.course is not None:
+        faulty.gather_at_the_end(network, participants)
+    return world.unlearner.conclude(network, situation)
 
 
 def vector_of(network: Network, outcome: Outcome) -> NDArray[np.float32]:
@@ -84,7 +101,7 @@ def learn(
     ``starts`` are the parameters each was made with, by default all the world's start. Nothing is charged or written
     down before :func:`attend` is called for the population. ``look`` is called after every point of their curves.
     """
-    watch, cached = world.watch, not world.unlearner.trains_itself
+    watch, cached = world.watch, cache.enabled and not world.unlearner.trains_itself
     lessons: list[Lesson] = []
     with watch.aside():
         for (network, phase), start in zip(fresh, starts or [world.start] * len(fresh)):
@@ -118,7 +135,7 @@ def go_on(
     during = watch.now() - began
     watch.charge(-during)
     spent = before + during
-    samples = [lesson.network.total_samples for lesson in absent]
+    samples = [int(lesson.network.counts.sum()) for lesson in absent]
     with watch.aside():
         for lesson, count in zip(absent, samples):
             lesson.seconds, lesson.together = spent * count / sum(samples), len(absent)
@@ -196,8 +213,13 @@ def situation_of(
     key = f"{world_name} {release}"
 
     def retrain(network: Network) -> None:
-        network.write(world.start)
+        if network.course is None:
+            network.write(world.start)
+        else:
+            faulty.restart(network)
         run_recipe(world, network, situation, "retrain (fallback)", every=world.experiment.evaluation.every)
+        if network.course is not None:
+            faulty.gather_at_the_end(network)
 
     def persist(vector: NDArray[np.float32]) -> None:
         if world_name == "main":

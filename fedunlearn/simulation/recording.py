@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from fedunlearn.config import Experiment, dump_toml
 from fedunlearn.data import FederatedDataset, Role
 from fedunlearn.evaluation.influence import Influence
+from fedunlearn.faults import TraceSummary
 from fedunlearn.models import Model
 from fedunlearn.network import Network, Session
 from fedunlearn.privacy import Certificate, code_sha256, file_sha256
@@ -48,6 +49,7 @@ class Record:
         self.cache: dict[str, Any] = {"used": False, "hits": [], "purged": [], "kept": []}
         self.together: dict[str, int] = {}
         self.resumed: list[str] = []
+        self.answering: dict[int, dict[str, Any]] = {}
         self.summary: dict[str, Any] = {
             "name": experiment.name, "seed": experiment.seed, "versions": versions(), "models": {}, "requests": [],
         }  # fmt: skip
@@ -69,6 +71,8 @@ class Record:
     def describe(self, dataset: FederatedDataset, network: Network, model: Model) -> None:
         """Write down data, topology and model."""
         self.graph = network.graph
+        if not dataset.is_whole:
+            self.summary["notes"].append(_ON_HOSTS)
         mixing = spectrum_of(network.graph, network.mixing)
         self.summary |= {
             "data": {
@@ -136,6 +140,7 @@ class Record:
                 "further_certificates": [each.to_dict() for each in further],
                 "fell_back_to_retraining": outcome.fell_back_to_retraining,
                 "details": outcome.details,
+                **({"faults": self.answering[request.number]} if request.number in self.answering else {}),
                 "influence": self._influence_entry(request),
                 "cost": asdict(cost),
                 "retrain_cost": {
@@ -173,6 +178,12 @@ class Record:
             "predicted": found.predicted.tolist(), "measured": found.measured.tolist(),
         }  # fmt: skip
 
+    def add_trace(self, world_trace: TraceSummary | None) -> None:
+        """Add what the faults of the training rounds were, in total and round by round."""
+        if world_trace is not None:
+            columns = {name: world_trace.columns.get(name, []) for name in _COLUMNS}
+            self.summary["faults"] = {**world_trace.totals(), "by_round": columns}
+
     def add_hosts(self, session: Session, graph: nx.Graph) -> None:
         """Add who carried the vertices of the graph, and what hosts and conductor sent each other."""
         cut, share = cut_edges(graph, session.host_of), border_share(graph, session.host_of)
@@ -207,5 +218,10 @@ class Record:
             self.directory.fail(error)
 
 
-_RECORDED = ("certificates", "influence", "moved", "cache", "together", "resumed", "summary")
+_ON_HOSTS = (
+    "the training samples lie with their hosts alone: no training is cached, and deleted samples are not measured once "
+    "they are erased"
+)
+_RECORDED = ("certificates", "influence", "moved", "cache", "together", "resumed", "summary", "answering")
+_COLUMNS = ("round", "here", "active", "links_up", "adoptions", "sent", "lost", "late", "spread", "disagreement")
 _MODEL_OF = {"train": "original", "retrain": "retrained", "unlearn": "unlearned"}

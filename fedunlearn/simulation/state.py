@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedunlearn.evaluation.evaluator import Evaluator, Snapshot
 from fedunlearn.evaluation.influence import Influence
+from fedunlearn.faults import buffered_copies
 from fedunlearn.network import Network, Session
 from fedunlearn.privacy import Certificate
 from fedunlearn.privacy.certificate import Premise
@@ -67,7 +68,7 @@ class State:
             network = new_network(world, session, "main", world.graph)
         else:
             networks = {
-                plain["name"]: Network.from_state(session, plain, erase=plain["name"] == "main")
+                plain["name"]: Network.from_state(session, plain, erase=plain["name"] == "main", trace=world.trace)
                 for plain in kept.value["networks"]
             }
             network = networks["main"]
@@ -125,7 +126,8 @@ class State:
     def _size(self) -> int:
         """Return about how many bytes a checkpoint takes."""
         rounds = self.world.experiment.training.rounds
-        copies = sum(2 if network.has_momentum else 1 for network in self._networks())
+        late = buffered_copies(self.world.experiment.faults)
+        copies = sum((2 if n.has_momentum else 1) + (late if n.course else 0) for n in self._networks())
         return 4 * self.network.num_nodes * self.network.dim * (copies + self.world.unlearner.copies_kept(rounds))
 
     def plain(self) -> dict[str, Any]:

@@ -17,10 +17,11 @@ from fedunlearn.evaluation.evaluator import Snapshot
 from fedunlearn.network import Network, Session, Transport
 from fedunlearn.requests import DeletionRequest
 from fedunlearn.results import RunDirectory, read_summary
+from fedunlearn.simulation.answering import await_answer, begin_answer, end_answer, trace_of_training
 from fedunlearn.simulation.extras import follow_influence, run_controls, run_junk_start
 from fedunlearn.simulation.forecast import check_memory
 from fedunlearn.simulation.journal import Journal
-from fedunlearn.simulation.learning import metered, vector_of
+from fedunlearn.simulation.learning import conclude, metered, vector_of
 from fedunlearn.simulation.recording import Record
 from fedunlearn.simulation.resuming import newest, open_checkpoints, settings_of
 from fedunlearn.simulation.state import State, classes_of
@@ -65,7 +66,7 @@ def simulate(
         record.summary["memory"] = check_memory(world)
         if record.summary["memory"] is not None:
             world.progress("rows that do not fit in memory go to files on disk", 1, 1)
-        device = choose_device(experiment.runtime.device)
+        device = choose_device(experiment.runtime.device, here=transport.immediate)
         checkpoints = open_checkpoints(record, experiment, device)
         journal = Journal(
             checkpoints, experiment.runtime.checkpoint_seconds, experiment.privacy.noise == "secret",
@@ -82,6 +83,7 @@ def simulate(
                 record.resumed.append("the beginning" if kept is None else kept.what)
             tell(state)
         record.add_hosts(session, world.graph)
+        record.add_trace(trace_of_training(world))
         return RunResult(*record.finish({**watch.seconds, "total": watch.elapsed()}, state.network.ledger.summary()))
     except BaseException as error:
         record.abandon(error)
@@ -127,7 +129,7 @@ def _conclude(state: State) -> None:
     world, network, evaluator, record = state.world, state.network, state.evaluator, state.record
     with world.watch.phase("train"):
         state.trained = evaluator.keep(network) if world.requests else None
-        state.last = last = world.unlearner.conclude(network, state.situation(0))
+        state.last = last = conclude(world, network, state.situation(0))
     with world.watch.phase("evaluate"):
         original = vector_of(network, last)
         record.add_model("original", original, evaluator.report(original, state.deleted, network))
@@ -146,7 +148,7 @@ def _answer(state: State, request: DeletionRequest) -> None:
     state.previous = state.last.release
     with world.watch.phase("unlearn"):
         situation = state.situation(request.number + 1)
-        state.last, state.cost = answer_request(world, network, request, situation)
+        state.last, state.cost = answer_request(world, network, request, situation, record)
         state.unknown -= {"last"}
         if state.journal.secret:
             record.cache["purged"] += state.cache.purge(request.sample_ids)
@@ -162,7 +164,7 @@ def _compare(state: State, request: DeletionRequest) -> None:
     world, network, evaluator, record, last = state.world, state.network, state.evaluator, state.record, state.last
     assert last is not None and state.cost is not None
     with world.watch.phase("retrain"):
-        twin, twin_last, twin_cost = state.twins.conclude(request)
+        twin, twin_last, twin_cost = state.twins.conclude(request, network)
     with world.watch.phase("evaluate"):
         if request is world.requests[-1]:
             evaluator.look_ahead([network, twin])
@@ -197,18 +199,29 @@ def _distances(state: State, twin: Network, twin_last: Outcome) -> dict[str, Any
 
 
 def answer_request(
-    world: World, network: Network, request: DeletionRequest, situation: Situation
+    world: World, network: Network, request: DeletionRequest, situation: Situation, record: Record
 ) -> tuple[Outcome, Cost]:
-    """Let the method see the forget set if it must, erase it, take leavers out of the graph, and answer."""
+    """Let the method see the forget set if it must, erase it, take leavers out of the graph, and answer.
+
+    Under faults the request waits until it can be answered, and those who are left of the participants answer it.
+    """
     network.phase, network.ledger.request = "unlearn", request.number
     world.progress(f"request {request.number}", 0, 1)
 
+    leavers = () if world.experiment.topology.repair == "relay" else request.leaves
+
     def answer() -> Outcome:
+        if network.course is not None:
+            record.answering[request.number] = await_answer(network, request, leavers)
         world.unlearner.observe(network, request, situation)
-        for node in () if world.experiment.topology.repair == "relay" else request.leaves:
+        for node in leavers:
             network.leave(node, remove_vertex(network.graph, node, world.experiment.topology.repair, network.alive))
         network.erase(request.sample_ids)
+        if network.course is not None:
+            record.answering[request.number] |= begin_answer(network)
         outcome = world.unlearner.unlearn(network, request, situation)
+        if network.course is not None:
+            record.answering[request.number] |= end_answer(network)
         network.wipe()  # means and gradients of before the answer still lie on the hosts
         return outcome
 

@@ -1,10 +1,10 @@
 """Trained networks under the hash of all that training depends on: a recipe is not run twice on the same data.
 
 The key of a training is made of each client's retained samples (stable ids and content), the alive graph, the mixing
-rule, the model and its start, the feature map, the training settings, the seed, the form of local training and the
-kind of device, the points at which the learning curve is drawn, the version of torch, and the source of the modules
-that train and draw the curve. Nothing else enters, so runs that differ in methods, requests, certificates or links
-share what they can, and a retrained twin is found again whichever method it is compared with.
+rule, the faults, the model and its start, the feature map, the training settings, the seed, the form of local training
+and the kind of device, the points at which the learning curve is drawn, the version of torch, and the source of the
+modules that train and draw the curve. Nothing else enters, so runs that differ in methods, requests, certificates or
+links share what they can, and a retrained twin is found again whichever method it is compared with.
 
 A trained network is a copy of what its data left in it. When a request is answered, the entries trained with data
 deleted since are purged (``privacy.noise = "secret"``) or listed in the summary as kept.
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 import fedunlearn
 from fedunlearn.data import FederatedDataset, Role
 from fedunlearn.evaluation.evaluator import Evaluator
+from fedunlearn.faults import Course
 from fedunlearn.network import Network, TrainingSettings
 from fedunlearn.network.local_training import best_form
 from fedunlearn.results.cache import ContentCache, content_key, default_folder
@@ -36,11 +37,12 @@ ENTRY_LIMIT = 256 << 20
 FOLDER_LIMIT = 8 << 30
 """Largest folder, in bytes: what was stored first makes room."""
 _SOURCES = (
-    "network", "models", "topology/graphs.py", "topology/matching.py", "topology/mixing.py", "randomness.py",
+    "faults", "network", "models", "topology/graphs.py", "topology/matching.py", "topology/mixing.py", "randomness.py",
     "evaluation/evaluator.py", "evaluation/forward.py", "evaluation/programs.py", "evaluation/utility.py",
     "simulation/training_cache.py",
 )  # fmt: skip
 _FINGERPRINTS = "samples"
+_COURSE = "course."
 
 Point = tuple[int, dict[str, float]]
 """Round, and the accuracies of the learning curve by scope."""
@@ -54,6 +56,7 @@ class Trained:
     """
 
     state: dict[str, NDArray[np.float32]]
+    course: dict[str, NDArray[Any]]
     points: list[Point]
     seconds: float
     together: int
@@ -64,6 +67,9 @@ class Trained:
     def apply(self, network: Network) -> None:
         """Bring a fresh population to where the training led: rows, momenta, ledger, clock and counts of work."""
         network.restore(self.state)
+        if network.course is not None:
+            network.course.restore(self.course)
+            network.away = network.alive & ~network.course.state.members.active
         network.ledger.replay({**record, "phase": network.phase} for record in self.traffic)
         for name, count in self.work.items():
             network.work[name] += count
@@ -74,7 +80,8 @@ class Trained:
 class TrainingCache:
     """The trained networks of one data set's runs; ``enabled = False`` neither finds nor stores.
 
-    A model of the user's own (``package.module:Class``) is never cached, for no key can cover what its code does.
+    A model of the user's own (``package.module:Class``) is never cached, for no key can cover what its code does; nor
+    is a training whose samples lie with their hosts alone, for it is named by their content, which is not here.
     """
 
     def __init__(
@@ -82,7 +89,7 @@ class TrainingCache:
         folder: Path | None = None,
     ) -> None:  # fmt: skip
         self.dataset, self.evaluator, self.every = dataset, evaluator, every
-        self.enabled = enabled and ":" not in evaluator.model.spec["name"]
+        self.enabled = enabled and dataset.is_whole and ":" not in evaluator.model.spec["name"]
         self.entries = ContentCache(default_folder() / "training" if folder is None else folder)
 
     def content(self, network: Network, start: NDArray[np.float32], training: TrainingSettings) -> dict[str, Any]:
@@ -103,6 +110,7 @@ class TrainingCache:
             "seed": network.seed,
             "form": best_form(training.form, session.device, model.takes_images),
             "device": session.device,
+            **({} if network.course is None else {"faults": _faults(network.course)}),
             **({} if session.in_order_of_ids else {"order": _sha256(session.order)}),
             "curve": [self.every, self._test_sha256],
             "torch": torch.__version__,
@@ -118,9 +126,11 @@ class TrainingCache:
         entry = self.entries.get(key) if self.enabled else None
         if entry is None:
             return None
-        state = {name: rows for name, rows in entry.arrays.items() if name != _FINGERPRINTS}
+        course = {n.removeprefix(_COURSE): a for n, a in entry.arrays.items() if n.startswith(_COURSE)}
+        state = {n: a for n, a in entry.arrays.items() if n != _FINGERPRINTS and not n.startswith(_COURSE)}
         points = [(int(round_), dict(values)) for round_, values in entry.info["points"]]
-        return Trained(state, points, **{k: entry.info[k] for k in ("seconds", "together", "traffic", "work", "clock")})
+        told = {k: entry.info[k] for k in ("seconds", "together", "traffic", "work", "clock")}
+        return Trained(state, course, points, **told)
 
     def keep(
         self, key: str, network: Network, points: Sequence[Point], seconds: float, together: int = 1
@@ -138,7 +148,9 @@ class TrainingCache:
             "work": network.work,
             "clock": {name: getattr(network.clock, name) for name in ("samples", "waits", "bytes")},
         }
-        self.entries.put(key, {**network.save(), _FINGERPRINTS: self._fingerprints(ids)}, info)
+        course = {} if network.course is None else network.course.save()
+        arrays = {**network.save(), **{f"{_COURSE}{name}": array for name, array in course.items()}}
+        self.entries.put(key, {**arrays, _FINGERPRINTS: self._fingerprints(ids)}, info)
         self.entries.trim(FOLDER_LIMIT)
 
     # --- deletion ----------------------------------------------------------------------------------------------------
@@ -148,6 +160,8 @@ class TrainingCache:
 
         Samples are recognised by their content. An entry that cannot be read counts as one of them.
         """
+        if not self.dataset.is_whole:
+            return []
         wanted, found = self._fingerprints(sample_ids), []
         for key in self.entries.keys() if len(wanted) else ():
             held = self.entries.part(key, _FINGERPRINTS)
@@ -208,6 +222,12 @@ def source_sha256() -> str:
             whole.update(f"{path.relative_to(root).as_posix()}\n".encode())
             whole.update(hashlib.sha256(path.read_bytes()).digest())
     return whole.hexdigest()
+
+
+def _faults(course: Course) -> dict[str, Any]:
+    """Return what the faults of a training depend on, and how long slow nodes take: its simulated time is kept too."""
+    settings = course.trace.settings
+    return {**course.trace.content(), "slow_factor": settings.slow_factor, "server": course.server}
 
 
 def _sha256(*arrays: NDArray[Any]) -> str:

@@ -21,6 +21,7 @@ from fedunlearn.simulation.learning import (
     Reading,
     Schooling,
     attend,
+    conclude,
     go_on,
     learn,
     metered,
@@ -93,15 +94,19 @@ class Twins:
         self.current = lesson
         attend(self.world, self.record, lesson)
 
-    def conclude(self, request: DeletionRequest) -> tuple[Network, Outcome, Cost]:
-        """Return the twin, how its training ended, and what all of it cost; drop it afterwards."""
+    def conclude(self, request: DeletionRequest, network: Network) -> tuple[Network, Outcome, Cost]:
+        """Return the twin, how its training ended, and what all of it cost; drop it afterwards.
+
+        ``network`` has answered the request: under faults the twin ends with the same participants.
+        """
         lesson, self.current = self.current, None
         assert lesson is not None, "a twin is trained before it is concluded"
         twin = lesson.network
         reading = self.readings.pop(twin.name)
         outcome, cost = metered(
-            twin, lambda: self.world.unlearner.conclude(twin, self._situation(request)), self.world.watch, reading
-        )
+            twin, lambda: conclude(self.world, twin, self._situation(request), network.present), self.world.watch,
+            reading,
+        )  # fmt: skip
         return twin, outcome, replace(cost, seconds=cost.seconds + lesson.seconds)
 
     def _learn(self, fresh: list[tuple[Network, str]], situation: Situation) -> list[Lesson]:

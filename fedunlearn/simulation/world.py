@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedunlearn.config import Experiment
 from fedunlearn.data import FederatedDataset, Role, load_dataset
 from fedunlearn.errors import UserError
+from fedunlearn.faults import Trace, check_faults
 from fedunlearn.models import FeatureMap, Model, build_model
 from fedunlearn.requests import Decisions, DeletionRequest, decide_requests
 from fedunlearn.simulation.public import prepare_features
@@ -26,7 +27,7 @@ Progress = Callable[[str, int, int], None]
 
 @dataclass
 class World:
-    """Everything a run is about, before the first round."""
+    """Everything a run is about, before the first round; ``trace`` holds its faults, if it has any."""
 
     experiment: Experiment
     dataset: FederatedDataset
@@ -38,6 +39,7 @@ class World:
     start: NDArray[np.float32]
     unlearner: Unlearner
     progress: Progress
+    trace: Trace | None = None
     watch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
@@ -60,6 +62,13 @@ def prepare(experiment: Experiment, progress: Progress) -> World:
         experiment.requests, dataset, experiment.seed, experiment.policy, graph=graph,
         repair=experiment.topology.repair,
     )  # fmt: skip
+    faults, mixing = experiment.faults, experiment.topology.mixing
+    check_faults(faults, graph, mixing, server=experiment.training.algorithm == "fedavg")
+    if faults.enabled and experiment.evaluation.influence_rounds:
+        raise UserError(
+            "evaluation.influence_rounds is not defined with [faults]: influence is followed through one fixed mixing "
+            "matrix (allowed: 0)"
+        )
     features, public = prepare_features(experiment, dataset, progress)
     model = build_model(experiment.model, dataset.num_classes, features.output_shape)
     info = method(experiment.unlearning.method)
@@ -67,18 +76,24 @@ def prepare(experiment: Experiment, progress: Progress) -> World:
     counts = np.diff(dataset.all_train_rows()[1])
     plan = Plan(
         model, experiment.training, experiment.privacy, experiment.topology.mixing, experiment.topology.repair, counts,
-        decisions.answered, features.kind, graph,
+        decisions.answered, features.kind, graph, experiment.faults.enabled,
     )  # fmt: skip
     check_defined(info, plan)
     unlearner.check(plan)
     return World(
         experiment, dataset, features, public, model, graph, decisions, model.initial(experiment.seed), unlearner,
-        progress,
+        progress, Trace.of(faults, graph, experiment.seed) if faults.enabled else None,
     )  # fmt: skip
 
 
-def choose_device(device: str) -> str:
-    """Return ``cpu`` or ``cuda``; UserError when a GPU is asked for that is not there."""
+def choose_device(device: str, *, here: bool = True) -> str:
+    """Return ``cpu`` or ``cuda``; UserError when a GPU is asked for that is not there.
+
+    Where hosts are not ``here`` the conductor cannot tell what they have: ``auto`` is then a CPU, and hosts that see no
+    GPU refuse ``cuda`` themselves.
+    """
+    if not here:
+        return "cuda" if device == "cuda" else "cpu"
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():

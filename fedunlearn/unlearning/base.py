@@ -112,6 +112,7 @@ class Plan:
 
     ``counts`` (N,) training samples of every vertex before any deletion; ``repair`` is what happens to the graph when a
     client leaves; ``feature_kind`` is how records become inputs; ``graph`` joins the vertices, where it is known yet.
+    ``faults``: whether nodes, links and messages fail.
     """
 
     model: Model
@@ -123,6 +124,7 @@ class Plan:
     requests: tuple[DeletionRequest, ...]
     feature_kind: str = "unit"
     graph: nx.Graph | None = None
+    faults: bool = False
 
     @property
     def nodes(self) -> int:

@@ -1,6 +1,6 @@
 """The network's objective, evaluated by canonical all-reduces in float64.
 
-``F(x) = sum_i w_i mean_{z in S_i} l(x; z) + (lambda/2) ||x||^2`` over the alive vertices and their retained samples,
+``F(x) = sum_i w_i mean_{z in S_i} l(x; z) + (lambda/2) ||x||^2`` over the present vertices and their retained samples,
 with ``w_i = 1/N`` (equal) or ``n_i/n`` (samples): weights are functions of the retained counts
 (docs/certificates.md).
 """
@@ -49,13 +49,13 @@ class NetworkObjective:
 
     def _weights(self) -> dict[str, object]:
         net = self.network
-        filled = int((net.counts[net.alive] > 0).sum())  # a vertex without samples has no data term
+        filled = int((net.counts[net.present] > 0).sum())  # a vertex without samples has no data term
         return {"weighting": self.weighting, "clients": filled, "total": net.total_samples}
 
     def _charge(self, kind: str, items: int | None = None) -> None:
         """Count one evaluation on every vertex and one all-reduce of ``items`` float64 numbers (by default d)."""
         self.all_reduces += 1
-        self.network.clock.compute(float(self.network.counts[self.network.alive].max()))
+        self.network.clock.compute(float(self.network.counts[self.network.present].max()))
         self.network.charge_all_reduce(kind, items=items)
 
     def gradient(self, x: Vector) -> Vector:

@@ -30,7 +30,7 @@ class MethodInfo:
     """One line of ``fedunlearn methods``. A method's module defines it as ``METHOD``.
 
     ``levels`` and ``networks`` say where it is defined; everywhere else it is refused before anything is trained, with
-    the sentence ``not_defined``.
+    the sentence ``not_defined``. ``under_faults`` says why it is not defined on a network with faults; empty: it is.
     """
 
     name: str
@@ -43,6 +43,7 @@ class MethodInfo:
     enforces: str = ""
     networks: tuple[str, ...] = ("centralized", "federated", "decentralized")
     not_defined: str = ""
+    under_faults: str = "it does not say what it does when nodes are away"
 
 
 def _modules() -> dict[str, str]:
@@ -77,6 +78,12 @@ def check_defined(info: MethodInfo, plan: Plan) -> None:
                 f"{request.where}.level = '{request.level}' is not defined for '{info.name}'{why} (allowed: "
                 f"{listed(info.levels)})"
             )
+    if plan.faults and info.under_faults:
+        defined = sorted(name for name, other in methods().items() if not other.under_faults)
+        raise UserError(
+            f"unlearning.method = '{info.name}' is not defined with [faults]: {info.under_faults} (allowed with "
+            f"faults: {listed(defined)})"
+        )
     if plan.network not in info.networks:
         raise UserError(
             f"unlearning.method = '{info.name}' is not defined in a {plan.network} setting{why} (allowed: "

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from fedunlearn.cli.application import app
 from fedunlearn.config import load_experiment
 from fedunlearn.data import DataSettings, FederatedDataset, Role, load_dataset
+from fedunlearn.data.parted import AbsentDataError
 from fedunlearn.data.split import read_part, split
 from fedunlearn.errors import UserError
 from fedunlearn.models import FeatureMap, build_model
@@ -43,7 +44,11 @@ def test_a_part_has_its_own_samples_and_nothing_of_others(dataset: FederatedData
             mine[dataset.train_rows(int(client))] = True
         assert np.array_equal(part.dataset.inputs[mine], dataset.inputs[mine])
         assert np.array_equal(part.dataset.labels[mine], dataset.labels[mine])
-        assert not part.dataset.inputs[~mine].any() and not part.dataset.labels[~mine].any()
+        for values in (part.dataset.inputs, part.dataset.labels):
+            with pytest.raises(AbsentDataError, match="lie on another host"):
+                values[~mine]
+            with pytest.raises(AbsentDataError):
+                values[int(np.flatnonzero(~mine)[-1])]
         assert np.array_equal(part.rows, np.flatnonzero(mine)) and not dataset.is_test[part.rows].any()
         for name in ("offsets", "is_test", "roles"):
             assert np.array_equal(getattr(part.dataset, name), getattr(dataset, name))
@@ -54,7 +59,9 @@ def test_a_part_has_its_own_samples_and_nothing_of_others(dataset: FederatedData
 def test_all_files_together_are_the_data_set(dataset: FederatedDataset, folder: Path) -> None:
     parts = [read_part(path) for path in sorted(folder.iterdir())]
     assert np.array_equal(np.sort(np.concatenate([p.rows for p in parts])), np.arange(len(dataset.labels)))
-    assert np.array_equal(sum(p.dataset.inputs.astype(int) for p in parts), dataset.inputs)
+    for part in parts:
+        assert np.array_equal(part.dataset.inputs[part.rows], dataset.inputs[part.rows])
+        assert np.array_equal(part.dataset.labels[part.rows], dataset.labels[part.rows])
 
 
 def test_the_conductors_file_has_no_training_sample(dataset: FederatedDataset, folder: Path) -> None:

@@ -10,11 +10,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from fedunlearn.cli.application import app
 from fedunlearn.config import load_experiment
 from fedunlearn.errors import UserError
 from fedunlearn.flower import run_local
-from fedunlearn.flower.deployment import Deployment
+from fedunlearn.flower.deployment import Deployment, deploy
 from fedunlearn.flower.places import Owner
 from fedunlearn.flower.processes import _with_children
 
@@ -108,6 +110,22 @@ def kill(deployment: Deployment, host: int) -> None:
         os.kill(pid, signal.SIGKILL)
     process.wait()
     deployment.processes._running.remove(process)
+
+
+def test_data_that_stay_on_their_supernodes_give_the_same_bits(simulation: Path, tmp_path: Path) -> None:
+    done = CliRunner().invoke(app, ["data", "split", str(simulation), "--hosts", "2", "--out", str(tmp_path / "parts")])
+    assert done.exit_code == 0, done.output
+    local = run_local(load_experiment(simulation, ["runtime.workers=0"]), tmp_path / "local")
+    assert local.folder is not None
+    deploy(simulation, [], tmp_path / "far", 2, print, data=tmp_path / "parts")
+    files = sorted(path.name for path in (local.folder / "models").iterdir())
+    assert files and all(
+        (tmp_path / "far" / "models" / name).read_bytes() == (local.folder / "models" / name).read_bytes()
+        for name in files
+    )
+    told = json.loads((tmp_path / "far" / "summary.json").read_text())
+    assert told["models"]["unlearned"]["forget_accuracy"] is None
+    assert told["models"]["original"] == local.summary["models"]["original"]
 
 
 def test_a_killed_supernode_comes_back_to_the_same_bits(two: Deployment, simulation: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ class EchoHost:
         type(self).closed += 1
 
     @classmethod
-    def create(cls, folder: Path, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> EchoHost:
+    def create(cls, folder: Path, params: dict[str, Any], arrays: dict[str, np.ndarray], own: None = None) -> EchoHost:
         if "mistake" in params:
             raise UserError(params["mistake"])
         (folder / "setup.json").write_text(json.dumps(params))

@@ -141,7 +141,7 @@ def test_five_hundred_mutants_of_the_shipped_experiments(folder):
 
 
 def test_mutants_of_a_small_experiment_are_prepared_or_refused(folder):
-    found = fuzz(50, folder, 2, [SMALL], 1)
+    found = fuzz(70, folder, 2, [SMALL], 1)
     assert found["accepted"] > 5 and found["refused"] > 15 and found["prepared"] > 0
 
 

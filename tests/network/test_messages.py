@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
+import re
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
 import pytest
 
+import fedunlearn
 from fedunlearn.errors import UserError
 from fedunlearn.network import Reply, Request, TrainingSettings, train
 from fedunlearn.network.declared import declared, node_program
-from fedunlearn.network.messages import _RULES, all_finite, check_reply, check_setup, fits
+from fedunlearn.network.messages import RULES, all_finite, check_reply, check_setup, fits
 from tests.worlds import all_rows, image_data, model_for, open_session, ring_network
 
 DATA = image_data(clients=6)
@@ -42,7 +46,7 @@ def refused(host, request: Request, part: str) -> None:
 
 def test_every_operation_of_a_host_has_a_rule(world):
     _, host = world
-    assert set(_RULES) == set(host._operations)
+    assert set(RULES) == set(host._operations)
 
 
 ARRAYS = [
@@ -102,8 +106,86 @@ def test_programs_and_their_parameters_are_checked(world, change, part):
     refused(host, Request("sum", {**SUM, "dim": 260, **change}, arrays), part)
 
 
+HOP = "fedunlearn.unlearning.certified.token_walk:restart_hop"
+WALK = {
+    "visited": 1, "lr": 0.1, "noise": 0.0, "clip": 1.0, "l2": 0.01, "minibatches": 1, "batch": 4, "local_steps": 1,
+    "optimiser": "sgd", "noise_first": False, "ball": None, "trust": None, "batch_seed": 3, "noise_kind": "simulated",
+    "noise_seed": 4,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("radius", "vector"), [("ball", "centre"), ("trust", "reference")])
+def test_a_vector_that_a_program_reads_comes_with_its_message(world, radius, vector):
+    _, host = world
+    arrays = {"token": np.zeros(260)}
+    request = {"program": HOP, "population": "main", "route": [[0, 1]]}
+    host.handle(Request("walk", {**request, "params": WALK}, arrays))
+    asked = Request("walk", {**request, "params": {**WALK, radius: 2.0}}, arrays)
+    host.handle(dataclasses.replace(asked, arrays={**arrays, vector: np.zeros(260)}))
+    # That of the message before still lies in the store, and is not taken for one of this message.
+    assert f"vector.{vector}" in host.store
+    refused(host, asked, f"lacks the array '{vector}'")
+
+
+def test_programs_read_no_vector_but_those_that_they_declare():
+    """Looks at the source of every program: which names it gives to ``block.vector`` and ``block.array``."""
+    seen = set()
+    for path in sorted(Path(fedunlearn.__file__).parent.rglob("*.py")):
+        text = path.read_text()
+        if path.name not in ("block.py", "execute.py", "host_work.py", "host_state.py"):
+            assert "vector.{" not in text and '"vector.' not in text, path
+        if "@node_program(" not in text:
+            continue
+        module = ".".join(("fedunlearn", *path.relative_to(Path(fedunlearn.__file__).parent).with_suffix("").parts))
+        tree = ast.parse(text)
+        for function in (f for f in tree.body if isinstance(f, ast.FunctionDef) and f.decorator_list):
+            if "node_program" not in ast.unparse(function.decorator_list[0]):
+                continue
+            program = declared(f"{module}:{function.name}")
+            read = set(re.findall(r"block\.(?:vector|array)\((\w+)\)", ast.unparse(function)))
+            # Walks read theirs through a function that is told the name, and the radius that says whether it is needed.
+            pairs = dict(re.findall(r"_shared\(block, '(\w+)', (\w+)\)", ast.unparse(function)))
+            assert read == set(program.vectors) and pairs == dict(program.shared), function.name
+            seen.add(program.kind)
+    assert seen == {"rows", "sum", "measure", "walk"}
+
+
+def test_a_vector_that_nobody_sent_is_one_sentence(world):
+    _, host = world
+    with pytest.raises(UserError, match="reads the vector 'nowhere', which did not come with its message"):
+        host.block.vector("nowhere")
+
+
+def test_momentum_is_for_populations_that_have_momenta(world):
+    network, host = world
+    ring_network(network.session, "plain")
+    recipe = TrainingSettings(rounds=1, batch=5, momentum=0.5).model_dump(mode="json")
+    params = {"round_": 0, "training": recipe, "form": "vmap"}
+    asked = {"program": TRAIN, "params": params, "only": None, "grain": 8}
+    refused(host, Request("rows", {**asked, "population": "plain"}), "population 'plain' keeps no momenta")
+    work = {**asked, "population": "plain", "mix": False, "params": {k: params[k] for k in ("training", "form")}}
+    refused(host, Request("rounds", {"rounds": [0, 1], "work": [work]}), "population 'plain' keeps no momenta")
+    host.handle(Request("save", {"population": "plain"}))
+
+
+def test_a_population_of_an_old_name_has_nothing_of_the_old_one():
+    model, features = model_for(DATA)
+    with open_session(DATA, model, features) as session:
+        network = ring_network(session, momentum=True)
+        network.mix(1)
+        host = session.transport._hosts[0]
+        host.handle(
+            Request(
+                "population", {"name": "main", "momentum": False, "seed": 1},
+                {"start": np.zeros(260, np.float32), "alive": np.ones(6, bool), "deleted": np.zeros(0, np.int64)},
+            )
+        )  # fmt: skip
+        refused(host, Request("mix", {"population": "main"}), "population 'main' has no mixing matrix")
+        assert set(host.handle(Request("save", {"population": "main"})).arrays) == {"theta"}
+
+
 @pytest.mark.parametrize(
-    "name", ["../x", "a/b", "theta.main", "labels", "alive.x", "", ".x", "vector.at", "checkpoint-a.b"]
+    "name", ["../x", "a/b", "theta.main", "labels", "order", "alive.x", "", ".x", "vector.at", "checkpoint-a.b"]
 )
 def test_nothing_is_put_under_a_name_of_the_hosts_own(world, name):
     _, host = world

@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedunlearn.network import Network, TrainingSettings, execute, messages, train
+from fedunlearn.network import Network, TrainingSettings, execute, train
 from fedunlearn.network.declared import NodeProgram
+from fedunlearn.network.messages import program_rules
 from fedunlearn.network.schedule import local_batches, slot_batches
 from tests.worlds import all_rows, image_data, model_for, open_session, ring_network
 
@@ -23,7 +24,7 @@ def stamp(block, population, node, hop, token, *, factor):
 @pytest.fixture
 def stamping(monkeypatch):
     monkeypatch.setattr(execute, "program", lambda name: stamp)
-    monkeypatch.setattr(messages, "declared", lambda name: NodeProgram("walk", stamp))
+    monkeypatch.setattr(program_rules, "declared", lambda name: NodeProgram("walk", stamp))
 
 
 ROUTE = [(0, True), (3, True), (2, False), (1, True), (1, True), (6, True), (0, True), (5, False)]

@@ -201,6 +201,13 @@ def test_other_code_is_a_remark(run: Path) -> None:
     assert report.notes == ("certificate 0 was issued by other source code than the installed one",)
 
 
+def test_a_certificate_that_is_listed_twice_is_found(run: Path) -> None:
+    content = json.loads(run.read_text())
+    run.write_text(json.dumps({**content, "certificates": 2 * content["certificates"]}))
+    (failure,) = verify(run).failures
+    assert (failure.certificate, failure.what, failure.recomputed) == (1, "listed once", "a copy of 0")
+
+
 def test_malformed_entry_fails_without_a_traceback(run: Path) -> None:
     rewrite(run, lambda entry: entry.pop("facts"), forge_digest=True)
     (failure,) = verify(run).failures

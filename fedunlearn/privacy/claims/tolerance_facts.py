@@ -65,6 +65,7 @@ class RunFacts:
         retained_messages_only: every message of unlearning was computed from the start, retained data and public or
             fresh randomness.
         releases: with a secret start: how many successive releases the claim covers together.
+        away: nodes that took no part in the answer, and hold an older model.
     """
 
     method: str
@@ -93,6 +94,7 @@ class RunFacts:
     consensus_bound: float = 0.0
     consensus_residual: float = 0.0
     releases: int = 1
+    away: int = 0
 
     def __post_init__(self) -> None:
         """Refuse a word or flag that would be read as something it is not."""

@@ -67,7 +67,8 @@ def premises_of(facts: RunFacts, hashes: Mapping[str, str], value: float, smalle
         detail = f"models deviate from their mean by {residual}, within the bound {bound} fixed beforehand"
         premises.append(Premise("independent draws", "enforced", f"{detail}, and each node drew its own noise"))
     else:
-        detail = "every node's model was overwritten by the one released vector"
+        whose = "the model of every node that took part" if facts.away else "every node's model"
+        detail = f"{whose} was overwritten by the one released vector"
         premises.append(Premise("one vector", "enforced", detail))
     if facts.start != "secret":
         premises.append(
@@ -101,9 +102,14 @@ def scope_of(facts: RunFacts, noise: Noise) -> tuple[str, ...]:
         lines = [
             "released: observers see only what is released after the request, this release and all later ones, given "
             "what was known before it",
-            "state: the same holds for those who also obtain all that the network stores afterwards, except the "
+            f"state: the same holds for those who also obtain all that {_who(facts)} afterwards, except the "
             "retained data",
         ]
+    if facts.away:
+        lines.append(
+            f"away: {facts.away} of the nodes took no part; whoever was away holds a model from before the request "
+            "until it adopts another, for good if it never returns, and nothing is claimed about that"
+        )
     if noise == "simulated":
         lines.append(
             "simulation only: the noise derives from the run's seed, so whoever knows the seed can subtract it; the "
@@ -117,6 +123,10 @@ def scope_of(facts: RunFacts, noise: Noise) -> tuple[str, ...]:
     )
     lines.append("constants: every setting was fixed before any record that may be deleted was seen")
     return tuple(lines)
+
+
+def _who(facts: RunFacts) -> str:
+    return f"the {facts.nodes} nodes that took part store" if facts.away else "the network stores"
 
 
 def view_of(facts: RunFacts) -> tuple[str, str]:

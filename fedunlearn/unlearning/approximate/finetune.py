@@ -46,4 +46,5 @@ METHOD = MethodInfo(
     levels=("sample", "class", "client"),
     settings=FinetuneSettings,
     implementation=Finetune,
+    under_faults="",
 )

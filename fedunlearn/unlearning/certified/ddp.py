@@ -245,4 +245,5 @@ METHOD = MethodInfo(
     enforces="clipped gradients, noise at every hop, a cap on every node's contributions",
     networks=("decentralized",),
     not_defined=NOT_DEFINED,
+    under_faults="the token's route would lead over nodes that are away",
 )

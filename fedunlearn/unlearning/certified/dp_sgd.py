@@ -238,4 +238,5 @@ METHOD = MethodInfo(
     needs="no work at a request; a capacity fixed before training, and noise that grows with it",
     enforces="Poisson coins a record, per-record clipping, fixed divisor, fresh noise on every sum",
     certifies="differential privacy of everything released, for the group of all records deleted so far",
+    under_faults="its accountant counts the rounds of every node, and an adopted model brings those of another along",
 )

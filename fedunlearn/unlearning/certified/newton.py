@@ -73,6 +73,11 @@ class Newton(Unlearner):
     def check(self, plan: Plan) -> None:
         """Refuse settings under which the mode has no theorem."""
         if self._single is not None:
+            if plan.faults:
+                raise UserError(
+                    f"unlearning.mode = '{self.settings.mode}' is not defined with [faults]: its bounds are about all "
+                    "clients, and nodes that mix in every round (allowed with faults: 'provable')"
+                )
             return self._single.check(plan)
         model, training = plan.model, plan.training
         if not training.l2 > 0:
@@ -298,4 +303,5 @@ METHOD = MethodInfo(
         "message adds (paper mode); nothing (one-step mode)"
     ),
     enforces="the retained gradient norm in float64, strong convexity by training.l2, rows of norm one, a single draw",
+    under_faults="",
 )

@@ -20,7 +20,7 @@ def release_noise(network: Network, situation: Situation, sigma: float) -> NDArr
 
 
 def release(network: Network, situation: Situation, vector: NDArray[np.float64], sigma: float) -> NDArray[np.float32]:
-    """Add noise drawn once to ``vector`` (d,), store the sum, overwrite every alive row by it, wipe, and return it."""
+    """Add noise drawn once to ``vector`` (d,), store the sum, overwrite all present rows by it, wipe, and return it."""
     released = situation.noised(lambda: publish(vector, release_noise(network, situation, sigma)))
     situation.persist(released)
     network.broadcast(released)

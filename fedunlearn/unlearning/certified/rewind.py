@@ -344,4 +344,5 @@ METHOD = MethodInfo(
     enforces="public schedule over ids, fixed divisors, step size within the loss' condition, gradient bound",
     networks=("centralized", "federated", "decentralized"),
     not_defined="its theorem covers plain decentralized gradient steps over a public schedule of ids",
+    under_faults="its bound needs the same mixing matrix and every node in every round",
 )

@@ -311,4 +311,5 @@ METHOD = MethodInfo(
     enforces="projected start, clipped gradients, noise after the step at every visit, a route drawn beforehand",
     networks=("decentralized",),
     not_defined=NOT_DEFINED,
+    under_faults="the walk's route would lead over nodes that are away",
 )

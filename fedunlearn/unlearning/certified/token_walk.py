@@ -80,7 +80,7 @@ def _hop_params(model: Model, population: str, params: Mapping[str, Any]) -> str
     return f"parameter '{low[0]}' = {params[low[0]]} is too small" if low else None
 
 
-@node_program("walk", shared=("centre", "reference"), check=_hop_params)
+@node_program("walk", shared={"centre": "ball", "reference": "trust"}, check=_hop_params)
 def restart_hop(
     block: Block, population: str, node: int, hop: int, token: NDArray[np.float64], *, visited: int, lr: float,
     noise: float, clip: float, l2: float, minibatches: int, batch: int, local_steps: int, optimiser: str,
@@ -229,4 +229,4 @@ def _one_by_one(block: Block, tokens: Tokens, function: Callable[[Tensor], Tenso
 
 def _shared(block: Block, name: str, radius: float | None) -> NDArray[np.float64] | None:
     """Return a vector that travels with the walk, where the radius of a ball around it says that it is needed."""
-    return None if radius is None else np.array(block.store[f"vector.{name}"], dtype=np.float64)
+    return None if radius is None else np.array(block.array(name), dtype=np.float64)

@@ -57,7 +57,7 @@ def release(
     method: str,
     start: str,
 ) -> tuple[NDArray[np.float32], Certificate | None, str]:
-    """Add noise drawn once to ``solution.x``, overwrite every alive row by the result, and certify it.
+    """Add noise drawn once to ``solution.x``, overwrite every present row by the result, and certify it.
 
     Returns the release, its certificate (for a request; the end of training certifies nothing yet) and, where there is
     no certificate, the reason. The caller drops ``solution`` and the noise is gone when this function returns.
@@ -89,7 +89,8 @@ def release(
         dim=network.dim,
         extractor=extractor,  # type: ignore[arg-type]
         release="one-vector",
-        nodes=network.num_alive,
+        nodes=network.num_present,
+        away=network.num_alive - network.num_present,
         fresh_draw=True,
         sigma_drawn=public.sigma,
         start=start,  # type: ignore[arg-type]

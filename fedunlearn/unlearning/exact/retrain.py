@@ -39,4 +39,5 @@ METHOD = MethodInfo(
     implementation=Retrain,
     needs="time",
     certifies="exact by construction",
+    under_faults="",
 )
