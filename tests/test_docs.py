@@ -93,9 +93,7 @@ NAMED_SWEEPS = {PROJECT / "simulations" / f"{name}.toml" for name in ("certified
 
 @pytest.mark.parametrize(
     "file",
-    sorted(
-        {file for at in EXPERIMENTS for file in (PROJECT / "simulations").glob(at)} - NAMED_SWEEPS
-    ),
+    sorted({file for at in EXPERIMENTS for file in (PROJECT / "simulations").glob(at)} - NAMED_SWEEPS),
     ids=lambda p: p.name,
 )
 def test_every_simulation_loads(file):

@@ -38,7 +38,7 @@ from fedunlearn.faults.membership import Gathering
 from fedunlearn.faults.trace import Trace
 from fedunlearn.randomness import keys
 from fedunlearn.topology.matching import matching_waves
-from fedunlearn.topology.mixing import from_edge_weights, row_sums
+from fedunlearn.topology.mixing import edge_weights, from_edge_weights, row_sums
 from fedunlearn.topology.settings import Mixing
 
 _TINY = 1e-150
@@ -109,16 +109,6 @@ class Mixed:
             ages = np.full(int(other.sum()), age)
             parts.append(np.stack([entries.row[other], entries.col[other], ages], axis=1).astype(np.int64))
         return np.concatenate(parts)
-
-
-def edge_weights(edges: NDArray[np.int64], rule: Mixing, num_nodes: int) -> NDArray[np.float64]:
-    """Return the weights (E,) that a fixed rule of :mod:`fedunlearn.topology.mixing` gives edges by their degrees."""
-    degree = np.bincount(edges.ravel(), minlength=num_nodes)
-    if rule.endswith("max-degree"):
-        weight = np.full(len(edges), 1.0 / (1.0 + degree.max(initial=0)))
-    else:
-        weight = 1.0 / (1.0 + degree[edges].max(axis=1, initial=0))
-    return weight * 0.5 if rule.startswith("lazy-") else weight
 
 
 def matched(edges: NDArray[np.int64], num_nodes: int, seed: int, round_: int) -> NDArray[np.int64]:

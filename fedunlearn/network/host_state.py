@@ -40,6 +40,8 @@ class StateOperations:
             self.store.drop(f"weights.{name}.{matrix}")
         for kind in ("halo", "probabilities", "points", *(() if params["momentum"] else ("momentum",))):
             self.store.drop(f"{kind}.{name}")
+        for path in list(self.store.folder.glob(f"past-*.{name}.npy")):
+            self.store.drop(path.name.removesuffix(".npy"))
         self.block.generation += 1
         self.store.forget_handles()
         return Reply()

@@ -60,14 +60,17 @@ def mixing_matrix(graph: nx.Graph, rule: Mixing, alive: NDArray[np.bool_] | None
     if not needs_matrix(rule):
         return _average(alive)
     edges = edge_array(graph, alive)
-    degree = np.bincount(edges.ravel(), minlength=len(graph))
+    return from_edge_weights(edges, edge_weights(edges, rule, len(graph)), alive)
+
+
+def edge_weights(edges: NDArray[np.int64], rule: Mixing, num_nodes: int) -> NDArray[np.float64]:
+    """Return the weights (E,) that a fixed rule gives edges (E, 2) by the degrees that these edges make."""
+    degree = np.bincount(edges.ravel(), minlength=num_nodes)
     if rule.endswith("max-degree"):
-        weight = np.full(len(edges), 1.0 / (1.0 + degree.max()))
+        weight = np.full(len(edges), 1.0 / (1.0 + degree.max(initial=0)))
     else:
-        weight = 1.0 / (1.0 + degree[edges].max(axis=1))
-    if rule.startswith("lazy-"):
-        weight *= 0.5
-    return from_edge_weights(edges, weight, alive)
+        weight = 1.0 / (1.0 + degree[edges].max(axis=1, initial=0))
+    return weight * 0.5 if rule.startswith("lazy-") else weight
 
 
 def from_edge_weights(

@@ -10,8 +10,9 @@ import pytest
 from worlds import image_data, model_for
 
 from fedunlearn.data import FederatedDataset
+from fedunlearn.errors import UserError
 from fedunlearn.faults import Carried, Course, FaultSettings, Trace
-from fedunlearn.network import Network, RuntimeSettings, Session, TrainingSettings, faulty, train
+from fedunlearn.network import Network, Request, RuntimeSettings, Session, TrainingSettings, faulty, train
 from fedunlearn.network.inline import InlineTransport
 from fedunlearn.topology import remove_vertex
 
@@ -266,3 +267,32 @@ def test_rows_are_mixed_by_the_course_alone():
         network = network_of(session, CHURN)
         with pytest.raises(ValueError, match="course"):
             network.mix()
+
+
+def test_messages_about_past_rows_and_adoption_are_checked():
+    none, start = np.zeros(0, np.int64), np.zeros(260, np.float32)
+    with opened(image_data(9), 2) as session:
+        network = network_of(session, FAULTS["late"])
+        train(network, TRAINING)
+        host = session.transport._hosts[0]
+        own, other = (np.sort(session.members[h])[:2] for h in (0, 1))
+        whom = {"nodes": own[:1], "sources": own[1:], "restarts": none, "forget": none, "crashed": none, "start": start}
+        matrix = {"indptr": np.zeros(len(session.members[0]) + 1, np.int64), "indices": none, "data": np.zeros(0)}
+        for op, params, arrays, sentence in (
+            ("topology", {"past": [2]}, matrix, "keeps no past rows in slot 2"),
+            ("topology", {"past": [-1]}, matrix, "keeps no past rows in slot -1"),
+            ("read", {"past": 5}, {"nodes": own}, "keeps no past rows in slot 5"),
+            ("mix", {"keep": 64}, {}, "out of range"),
+            ("adopt", {}, {**whom, "nodes": own[::-1], "sources": own}, "not strictly increasing"),
+            ("adopt", {}, {**whom, "sources": np.array([9])}, "lacks the array .halo."),
+            ("adopt", {}, {**whom, "sources": other[:1]}, "lacks the array 'halo'"),
+            ("adopt", {}, {**whom, "start": start[1:]}, "shape"),
+            ("adopt", {}, {**whom, "start": start + np.nan}, "finite"),
+        ):
+            with pytest.raises(UserError, match=sentence):
+                host.handle(Request(op, {"population": "main", **params}, arrays))
+        kept = host.handle(Request("save", {"population": "main", "copies": True})).arrays
+        assert {"past-0", "past-1"} <= set(kept) and np.isfinite(kept["past-0"]).all()
+        faulty.gather_at_the_end(network)
+        kept = host.handle(Request("save", {"population": "main", "copies": True})).arrays
+        assert np.isnan(kept["past-0"]).all() and np.isnan(kept["past-1"]).all()

@@ -61,7 +61,8 @@ class Doorway:
         """Return a population that keeps the rows of past rounds in all these slots."""
         known = self.population(name)
         for slot in past:
-            if slot not in known.past and not (0 <= slot < MOST_SLOTS and f"past-{slot}.{name}" in self.store):
+            there = 0 <= slot < MOST_SLOTS and known.deleted is None and f"past-{slot}.{name}" in self.store
+            if slot not in known.past and not there:
                 raise Refused(f"population '{name}' keeps no past rows in slot {str(slot)[:30]}")
         return known
 
