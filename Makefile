@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow test-ray test-deployment lint format types check bench bench-versus bench-scale bench-unlearning bench-certified clean
+.PHONY: help install demo test test-slow test-ray test-deployment check-runtimes lint format types check bench bench-versus bench-flower bench-scale bench-unlearning bench-certified clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 17
@@ -33,6 +33,10 @@ test-ray: $(READY)  ## run `flwr run .` on Flower's simulation runtime (installs
 test-deployment: $(READY)  ## run a SuperLink and SuperNodes on loopback, and kill some (about ten minutes)
 	$(BIN)/python -m pytest -m deployment
 
+check-runtimes: $(READY)  ## compare the bits of one process, Ray and a deployment with TLS (installs [ray]; about half an hour)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	$(BIN)/python -m benchmarks.runtimes
+
 lint: $(READY)  ## check style
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -56,6 +60,10 @@ bench-versus: $(READY)  ## compare with the bare training step and with Flower o
 	$(BIN)/python -m benchmarks.versus
 	$(BIN)/python -m benchmarks.versus --model mlp
 	$(BIN)/python -m benchmarks.versus --model softmax
+
+bench-flower: $(READY)  ## the yardstick through `flwr run` and plain Flower, in turn (installs the extra [ray])
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
+	$(BIN)/python -m benchmarks.flower_runtime
 
 bench-scale: $(READY)  ## measure thousands of writers and a hundred thousand nodes (ten minutes, 8 GB)
 	$(BIN)/python -m benchmarks.scale --case nodes-100000

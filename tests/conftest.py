@@ -7,6 +7,11 @@ import secrets
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# How long an example takes says more about the machine than about the code: speed is measured in benchmarks/.
+settings.register_profile("fedunlearn", deadline=None)
+settings.load_profile("fedunlearn")
 
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("OMP_NUM_THREADS", "1")

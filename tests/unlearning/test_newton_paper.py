@@ -215,8 +215,8 @@ def test_models_of_several_answers_pay_the_square_root_and_one_vector_does_not(d
 
 def test_training_ends_at_its_public_bounds(dataset):
     with open_session(dataset, *model_for(dataset)) as session:
-        for consensus in (0.01, 1e-5, 1e-12):
-            story = paper(session, population=f"c{consensus}", consensus=consensus, tolerance=1e-4)
+        for number, consensus in enumerate((0.01, 1e-5, 1e-12)):
+            story = paper(session, population=f"c{number}", consensus=consensus, tolerance=1e-4)
             outcome = story.learn()
             x, apart = disagreement(story.network)
             assert apart <= consensus and outcome.details["gradient_bound"] <= 1e-4

@@ -25,7 +25,7 @@ class OwnData:
 
     def __init__(self, network: Network, node: int) -> None:
         self.session, self.dim, self.clock, self.work = network.session, network.dim, network.clock, network.work
-        self.alive = np.arange(network.num_nodes) == node
+        self.alive = self.present = np.arange(network.num_nodes) == node
         self.counts, self.total_samples = network.counts, int(network.counts[node])
         self._network, self._node = network, node
 
