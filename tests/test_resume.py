@@ -402,16 +402,16 @@ def test_a_damaged_draw_is_not_drawn_again(tmp_path, monkeypatch):
 def test_a_checkpoint_that_cannot_be_written_costs_one_sentence(tmp_path, whole, monkeypatch):
     settings = told(requests=TWO)
     reference = whole(settings)
-    original, tries = checkpoint_files._write, []
+    original, tries = checkpoint_files.write_atomically, []
 
-    def write(path, parts):
+    def write(path, *parts, private):
         if path.name.startswith("checkpoint-"):
             tries.append(path)
             if len(tries) > 2:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        original(path, parts)
+        original(path, *parts, private=private)
 
-    monkeypatch.setattr(checkpoint_files, "_write", write)
+    monkeypatch.setattr(checkpoint_files, "write_atomically", write)
     result, said = go(settings, out=tmp_path / "run")
     assert len([sentence for sentence in said if "No space left on device" in sentence]) == 1 and len(tries) > 3
     assert_same(result, reference)

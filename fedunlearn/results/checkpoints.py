@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 import secrets
 import shutil
@@ -25,7 +24,7 @@ from safetensors import SafetensorError, safe_open
 
 from fedunlearn.errors import UserError
 from fedunlearn.plain_text import parse_json
-from fedunlearn.results.files import canonical_json, fsync_folder
+from fedunlearn.results.files import canonical_json, fsync_folder, write_atomically
 from fedunlearn.results.states import Arrays, put_together, taken_apart
 
 SCHEMA = "fedunlearn/checkpoint/1"
@@ -83,7 +82,7 @@ class Checkpoints:
             if any(_all_of(folder)) or any(folder.glob("drawn-*")):
                 raise UserError(f"'{folder / IDENTITY}' is gone, so nobody can tell which run these checkpoints are of")
             whole = {**identity, "run": secrets.token_hex(16)}
-            _write(folder / IDENTITY, [canonical_json(whole).encode()])
+            write_atomically(folder / IDENTITY, canonical_json(whole).encode(), private=True)
         except OSError as error:
             raise UserError(f"'{folder}' cannot be written: {error.strerror or error}") from None
         return cls(folder, whole)
@@ -182,7 +181,8 @@ class Checkpoints:
         metadata = {_KEY: canonical_json({**header, "digest": _digest(header, arrays)})}
         text = json.dumps({"__metadata__": metadata, **entries}).encode()
         text += b" " * (-len(text) % 8)
-        _write(path, [len(text).to_bytes(8, "little"), text, *(_bytes_of(array) for array in arrays.values())])
+        content = map(_bytes_of, arrays.values())
+        write_atomically(path, len(text).to_bytes(8, "little"), text, *content, private=True)
         return 8 + len(text) + offset
 
     def _read(self, path: Path, number: int, classes: tuple[type, ...]) -> Kept:
@@ -249,23 +249,6 @@ def _digest(header: Mapping[str, Any], arrays: Arrays) -> str:
         whole.update(canonical_json([name, array.dtype.newbyteorder("<").str, array.shape]).encode())
         whole.update(_bytes_of(array))
     return whole.hexdigest()
-
-
-def _write(path: Path, parts: Iterable[bytes | memoryview]) -> None:
-    """Write a file for its owner alone, so that there is all of it or nothing after whatever happens."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            for part in parts:
-                file.write(part)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        fsync_folder(path.parent)
-    except BaseException:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def _short(error: object) -> str:

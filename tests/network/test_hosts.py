@@ -95,8 +95,6 @@ def story(session: Session, training: TrainingSettings, mixing: Any) -> list[np.
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("mixing", ["metropolis", "random-matching", "exact-average"])
 def test_any_number_of_hosts_gives_the_same_bits_along_an_order(form: str, mixing: str) -> None:
-    if (form == "averaging") != (mixing == "exact-average"):
-        pytest.skip("averaging is mixed by an average, gossip by a matrix")
     name, features, changes = FORMS[form]
     model, mapping = model_for(DATA, name, features)
     training = TrainingSettings(rounds=4, batch=5, lr=0.1, **changes)
