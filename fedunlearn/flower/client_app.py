@@ -32,7 +32,8 @@ from fedunlearn.data.split import read_part
 from fedunlearn.errors import UserError
 from fedunlearn.flower.codec import Address, decode_request, encode_error, encode_reply
 from fedunlearn.flower.journal import RESUME, Journal
-from fedunlearn.flower.places import LASTING, adopt, find_store, new_store, owner_of_stores, store_root
+from fedunlearn.flower.places import LASTING, adopt, find_store, new_store, owner_of_stores, place_of, store_root
+from fedunlearn.network.borders import Beside
 from fedunlearn.network.host import Host
 from fedunlearn.network.store import Store
 from fedunlearn.network.transport import Reply, Request
@@ -109,7 +110,7 @@ def _journalled(request: Request, address: Address, context: Context) -> Reply:
         if not known:
             adopt(folder, *owner_of_stores())
         journal.begin(address.sequence)
-        host = _attach(folder, address.sequence - 1)
+        host = _attach(folder, address.sequence - 1, partial(find_store, root, address.session))
         try:
             reply: Reply | UserError = host.handle(request)
         except UserError as error:
@@ -140,13 +141,14 @@ def _set_up(request: Request, address: Address, context: Context, root: Path, fo
         journal.open()
         journal.begin(address.sequence)
         try:
-            host = _create(folder, request, context)
+            host = _create(folder, request, context, partial(find_store, root, address.session))
         except BaseException:
             Store(folder).remove()
             raise
-        _remember(context, folder, address, journal.finish(address.sequence, Reply()))
+        reply = Reply({"place": place_of(root, address.session)})
+        _remember(context, folder, address, journal.finish(address.sequence, reply))
     _attached[str(folder)] = (address.sequence, host)
-    return Reply()
+    return reply
 
 
 def _as_configured(request: Request, context: Context) -> Request:
@@ -183,20 +185,20 @@ def _own_data(request: Request, path: Path) -> FederatedDataset:
 # --- hosts that this process has open --------------------------------------------------------------------------------
 
 
-def _create(folder: Path, request: Request, context: Context) -> Host:
+def _create(folder: Path, request: Request, context: Context, beside: Beside | None = None) -> Host:
     own = partial(_own_data, request, Path(str(context.node_config["data"]))) if "data" in context.node_config else None
     try:
-        return Host.create(folder, request.params, request.arrays, own)
+        return Host.create(folder, request.params, request.arrays, own, beside)
     except BaseException:
         Store(folder).remove()
         raise
 
 
-def _attach(folder: Path, last: int) -> Host:
+def _attach(folder: Path, last: int, beside: Beside | None = None) -> Host:
     """Return the host of a store as message ``last`` left it, taken out of those that are open."""
     seen, host = _attached.pop(str(folder), (last, None))
     if host is None:
-        return Host.attach(folder)
+        return Host.attach(folder, beside)
     if seen != last:
         host.refresh()
     return host

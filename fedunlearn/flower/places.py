@@ -7,6 +7,7 @@ of dead owners in the same place. A SuperNode may come back after it was killed,
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -140,6 +141,16 @@ def find_store(root: Path, session: str, host: int) -> Path | None:
     """Return the folder that :func:`new_store` made for a host of a session, if it is there and is this user's."""
     folder = _named(root, session, host)
     return folder if _is_mine(folder) else None
+
+
+def place_of(root: Path, session: str) -> str:
+    """Return a name that is the same for all hosts of a session that find each other's stores below ``root``.
+
+    That is the folder itself, as one running system knows it, and whose it is; the name tells nothing else of them.
+    """
+    there = root.stat()
+    known = (session, _boot(), there.st_dev, there.st_ino, os.geteuid())
+    return hashlib.sha256(" ".join(map(str, known)).encode()).hexdigest() if _boot() else ""
 
 
 def adopt(folder: Path, owner: int, kept: bool) -> None:

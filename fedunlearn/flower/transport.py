@@ -93,7 +93,7 @@ class GridTransport:
                     travelling[number] = host
                     stamps[self._nodes[host]] = connected[self._nodes[host]]
                     to_send.discard(host)
-            time.sleep(min(1.0, max(0.05, (time.monotonic() - begun) / 20)))
+            time.sleep(min(1.0, max(0.01, (time.monotonic() - begun) / 20)))
             for reply in self._grid.pull_messages(list(travelling)) if travelling else []:
                 host = travelling.pop(reply.metadata.reply_to_message_id)
                 if reply.has_error() and reply.error.code in _LOST:

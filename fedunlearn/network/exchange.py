@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import sparse
 
 from fedunlearn.network.answer import Answer
-from fedunlearn.network.population import Population
+from fedunlearn.network.population import FLOAT32, Population
 from fedunlearn.network.transport import Reply, Request
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """What a mixing needs of other hosts: for each host the rows that travel, and which borders it reads."""
+
+    halos: Answer[list[NDArray[np.float32]]]
+    beside: Answer[list[dict[str, Any]]]
 
 
 class RowExchange(Population):
@@ -29,17 +39,43 @@ class RowExchange(Population):
         The rows as they are before the mixing are kept in the slot ``keep``. What is returned ends the mixing.
         """
         self._send_weights(weights, past)
-        halos = self._halos(past)
-        return lambda: self._mix_with(halos, keep)
+        foreign = self._foreign_rows(past)
+        return lambda: self._mix_with(foreign, keep)
 
-    def _mix_with(self, halos: Answer[list[NDArray[np.float32]]], keep: int | None = None) -> None:
+    def _mix_with(self, foreign: Foreign, keep: int | None = None) -> None:
         self.rows_changed()
-        params = {"population": self.name, **({} if keep is None else {"keep": keep})}
-        self.session.later_each([Request("mix", params, {"halo": h} if len(h) else {}) for h in halos.get()])
+        requests = []
+        for halo, beside in zip(foreign.halos.get(), foreign.beside.get()):
+            params = {"population": self.name, **({} if keep is None else {"keep": keep}), **beside}
+            requests.append(Request("mix", params, {"halo": halo} if len(halo) else {}))
+        self.session.later_each(requests)
 
-    def _halos(self, past: Sequence[int] = ()) -> Answer[list[NDArray[np.float32]]]:
+    def _foreign_rows(self, past: Sequence[int] = ()) -> Foreign:
+        """Ask for the rows that mixing needs of other hosts."""
+        borders = self._borders
+        if borders is None:
+            return Foreign(self._halos(self._outside, past), Answer([], (), self.session.flush, self._nothing_beside))
+        self._turn = turn = 1 - self._turn
+        request = Request("border", {"population": self.name, "turn": turn})
+        nbytes = FLOAT32 * self.dim * sum(int((~border.travelling).sum()) for border in borders)
+
+        def told(replies: list[Reply | None]) -> list[dict[str, Any]]:
+            digests = [reply.params["digest"] for reply in replies if reply is not None]
+            self.session.traffic["bytes_shared"] += nbytes
+            by_host = [{str(host): digests[host] for host in border.read} for border in borders]
+            return [{"beside": each, "turn": turn} if each else {} for each in by_host]
+
+        # Everybody is asked, also who has no border: nobody then begins a third border before all have read the first.
+        beside = self.session.asked([request for _ in borders], told)
+        return Foreign(self._halos([o[b.travelling] for o, b in zip(self._outside, borders)]), beside)
+
+    def _nothing_beside(self, replies: list[Reply | None]) -> list[dict[str, Any]]:
+        return [{} for _ in self.session.blocks]
+
+    def _halos(
+        self, outside: Sequence[NDArray[np.int64]], past: Sequence[int] = ()
+    ) -> Answer[list[NDArray[np.float32]]]:
         """Ask for every row that crosses a block border once, to be sorted out by the host that needs them."""
-        outside = self._outside
         needed = np.unique(np.concatenate([np.zeros(0, np.int64), *outside]))
         age, nodes = np.divmod(needed, self.num_nodes)
         parts = [self._fetched("export", nodes[age == 0])]

@@ -20,6 +20,7 @@ from fedunlearn.errors import UserError
 from fedunlearn.models import FeatureMap
 from fedunlearn.network import datasource, resident
 from fedunlearn.network.block import Block
+from fedunlearn.network.borders import Beside, nobody_beside
 from fedunlearn.network.host_work import WorkOperations
 from fedunlearn.network.messages import check_requests, check_setup
 from fedunlearn.network.store import Store
@@ -30,7 +31,8 @@ from fedunlearn.network.workers import Workers
 class Host(WorkOperations):
     """Answers the conductor's requests for one block of vertices."""
 
-    def __init__(self, folder: Path, workers: Workers) -> None:
+    def __init__(self, folder: Path, workers: Workers, beside: Beside | None = None) -> None:
+        self.beside = beside or nobody_beside
         self.block = Block(folder)
         self.store = self.block.store
         self.workers = workers
@@ -49,6 +51,7 @@ class Host(WorkOperations):
             "adopt": self._adopt,
             "forget": self._forget,
             "export": self._export,
+            "border": self._border,
             "read": self._read,
             "write": self._write,
             "save": self._save,
@@ -65,11 +68,12 @@ class Host(WorkOperations):
     @classmethod
     def create(
         cls, folder: Path, params: dict[str, Any], arrays: dict[str, np.ndarray],
-        own: Callable[[], FederatedDataset] | None = None,
+        own: Callable[[], FederatedDataset] | None = None, beside: Beside | None = None,
     ) -> Host:  # fmt: skip
         """Lay out the store of a block in an empty folder: samples, stable sample ids, offsets, model.
 
-        The samples are those of ``own``, where this host has some of its own. Whatever goes wrong, the folder is then
+        The samples are those of ``own``, where this host has some of its own; ``beside`` finds the stores of hosts on
+        the same machine. Whatever goes wrong, the folder is then
         gone.
         """
         workers = None
@@ -91,7 +95,7 @@ class Host(WorkOperations):
             _lay_out_samples(store, dataset, features, arrays.get("order", np.arange(params["num_nodes"]))[low:high])
             kept = ("block", "num_nodes", "model", "device", "workers")
             store.write_json("block", {k: params[k] for k in kept})
-            return cls(folder, workers)
+            return cls(folder, workers, beside)
         except BaseException:
             if workers is not None:
                 workers.close()
@@ -99,11 +103,11 @@ class Host(WorkOperations):
             raise
 
     @classmethod
-    def attach(cls, folder: Path) -> Host:
+    def attach(cls, folder: Path, beside: Beside | None = None) -> Host:
         """Return the host of a store that already exists, in this process."""
         if not (folder / "block.json").is_file():
             raise UserError(f"the store {folder} of this host is gone; start the run again")
-        return cls(folder, Workers(int(Store(folder).read_json("block")["workers"])))
+        return cls(folder, Workers(int(Store(folder).read_json("block")["workers"])), beside)
 
     def refresh(self) -> None:
         """Open the arrays anew, here and in the workers: another process of this host may have replaced some."""
@@ -113,7 +117,7 @@ class Host(WorkOperations):
 
     def handle(self, request: Request) -> Reply:
         """Carry out one request; raises UserError with one sentence for what a user can mend."""
-        check_requests(self.block, request)
+        check_requests(self.block, request, self.beside)
         before = tuple(self._carry_out(each) for each in request.before)
         reply = self._carry_out(request)
         return replace(reply, before=before) if before else reply

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fedunlearn.network import resident
 from fedunlearn.network.block import Block
+from fedunlearn.network.borders import BORDERS, PLAN
 from fedunlearn.network.mixing import localise
 from fedunlearn.network.store import Store
 from fedunlearn.network.transport import Reply
@@ -36,9 +37,9 @@ class StateOperations:
         kept = ~np.isin(self.store["sample_ids"], arrays["deleted"])
         self.store.put(f"keep.{name}", kept)
         # Of an earlier population of this name nothing is left that would be taken for this one's.
-        for matrix in ("indptr", "indices", "data", "past"):
+        for matrix in ("indptr", "indices", "data", "past", *PLAN):
             self.store.drop(f"weights.{name}.{matrix}")
-        for kind in ("halo", "probabilities", "points", *(() if params["momentum"] else ("momentum",))):
+        for kind in ("halo", *BORDERS, "probabilities", "points", *(() if params["momentum"] else ("momentum",))):
             self.store.drop(f"{kind}.{name}")
         for path in list(self.store.folder.glob(f"past-*.{name}.npy")):
             self.store.drop(path.name.removesuffix(".npy"))
@@ -47,7 +48,10 @@ class StateOperations:
         return Reply()
 
     def _topology(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-        """Take the block's rows of W (CSR over vertex ids); rows of foreign vertices in it come with every mixing."""
+        """Take the block's rows of W (CSR over vertex ids); rows of foreign vertices in it come with every mixing.
+
+        ``border``, ``holders`` and ``at``: see :class:`~fedunlearn.network.borders.Border`.
+        """
         name = params["population"]
         # Column a * N + j is vertex j as it was sent in the round of the a-th slot; columns below N are the rows now.
         slots, size = params.get("past", []), self.block.num_nodes
@@ -57,6 +61,10 @@ class StateOperations:
         self.store.put(f"weights.{name}.indptr", arrays["indptr"].astype(np.int32))
         self.store.put(f"weights.{name}.indices", position.astype(np.int32))
         self.store.put(f"weights.{name}.data", arrays["data"].astype(np.float32))
+        for part in PLAN:
+            self.store.drop(f"weights.{name}.{part}")
+            if part in arrays:
+                self.store.put(f"weights.{name}.{part}", arrays[part])
         self.store.drop(f"halo.{name}")
         if len(outside):
             self.store.create(f"halo.{name}", (len(outside), self.block.model.dim), np.float32)
@@ -75,7 +83,7 @@ class StateOperations:
                 for kind in ("theta", "momentum"):
                     if f"{kind}.{name}" in self.store:
                         self.store[f"{kind}.{name}"][self.block.place(node)] = np.nan
-        self._poison("past", population=name)
+        self._poison("past", *BORDERS, population=name)
         return Reply()
 
     def _erase(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
@@ -95,7 +103,7 @@ class StateOperations:
 
     def _wipe(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Poison what commands leave behind: their input vectors, partial sums, and rows that came from other hosts."""
-        self._poison("vector", "partial", "halo", "probabilities", "points")
+        self._poison("vector", "partial", "halo", *BORDERS, "probabilities", "points")
         return Reply()
 
     def _poison(self, *kinds: str, population: str | None = None) -> None:

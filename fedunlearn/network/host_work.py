@@ -10,7 +10,7 @@ import numpy as np
 
 from fedunlearn.network import resident
 from fedunlearn.network.execute import Command
-from fedunlearn.network.host_state import StateOperations
+from fedunlearn.network.host_border import BorderOperations
 from fedunlearn.network.reduction import TreeSum
 from fedunlearn.network.transport import Reply
 from fedunlearn.network.workers import Workers
@@ -18,7 +18,7 @@ from fedunlearn.network.workers import Workers
 _FINITE = "fedunlearn.network.programs:finite"
 
 
-class WorkOperations(StateOperations):
+class WorkOperations(BorderOperations):
     """The operations of a :class:`~fedunlearn.network.host.Host` that its workers carry out on ranges of vertices."""
 
     workers: Workers
@@ -45,16 +45,19 @@ class WorkOperations(StateOperations):
         return Reply({"sick": min((a["sick"] for a in answers if a.get("sick") is not None), default=None)})
 
     def _mix(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
-        """Mix the block's rows once, with the foreign rows that came along.
+        """Mix the block's rows once, with the foreign rows that came along, and those in borders of hosts beside it.
 
-        With ``keep`` the rows as they are now are kept in a slot, for messages that arrive in a later round.
+        ``beside`` has the digests of the borders to read, by host; ``turn`` says which of the two. With
+        ``keep`` the rows as they are now are kept in a slot, for messages that arrive in a later round.
         """
         name, keep = params["population"], params.get("keep")
         if keep is not None and f"past-{keep}.{name}" not in self.store:
             rows = (self.block.high - self.block.low, self.block.model.dim)
             self.store.create(f"past-{keep}.{name}", rows, np.float32, aligned=True)
         if "halo" in arrays and len(arrays["halo"]):
-            self.store[f"halo.{name}"][...] = arrays["halo"]
+            self.store[f"halo.{name}"][self._travelled(name)] = arrays["halo"]
+        if "beside" in params:
+            self._fill_halo(name, params["turn"], [int(host) for host in params["beside"]])
         edges = np.linspace(0, self.block.model.dim, max(1, self.workers.count) + 1).astype(int)
         common = {"kind": "mix", "population": name, "keep": keep, "generation": self.block.generation}
         self.workers.run([{**common, "range": [int(a), int(b)]} for a, b in pairwise(edges) if b > a])

@@ -121,10 +121,10 @@ class Network(RowExchange):
             return lambda: self.write(mean.get().astype(np.float32), reset_momentum=False)
         if self.mixing == "random-matching":
             self._send_weights(random_matching(self.graph, self.seed, round_, self.alive))
-        halos = self._halos()
+        foreign = self._foreign_rows()
 
         def end() -> None:
-            self._mix_with(halos)
+            self._mix_with(foreign)
             if self.mixing == "random-matching":
                 self.ledger.record(self.phase, "model", "matching", FLOAT32 * self.dim, round_=round_)
                 self.clock.gossip(1, FLOAT32 * self.dim)

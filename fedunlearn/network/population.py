@@ -13,6 +13,7 @@ from scipy import sparse
 from fedunlearn.errors import UserError
 from fedunlearn.faults.course import Course
 from fedunlearn.network.answer import Answer
+from fedunlearn.network.borders import Border, share_borders
 from fedunlearn.network.clock import Clock
 from fedunlearn.network.ledger import Ledger
 from fedunlearn.network.mixing import foreign
@@ -58,6 +59,8 @@ class Population:
         self.has_momentum = momentum
         self.work = {"gradients": 0, "hvps": 0}
         self._outside: list[NDArray[np.int64]] = []
+        self._borders: list[Border] | None = None
+        self._turn = 0
         self._known: dict[tuple[Any, ...], Answer[Any]] = {}
         self.deleted = np.zeros(0, np.int64) if deleted is None else np.asarray(deleted, dtype=np.int64)
         session.later(
@@ -128,7 +131,7 @@ class Population:
 
     def _send_weights(self, weights: sparse.csr_array, past: Sequence[int] = ()) -> None:
         """Send every host its rows of a matrix (N, N), or (N, (k + 1) N) over the rows now and in k past slots."""
-        requests, self._outside = [], []
+        parts, self._outside = [], []
         params = {"population": self.name, **({"past": list(past)} if past else {})}
         weights = weights.sorted_indices()  # every row is summed in the order of ids, wherever its neighbours are
         for low, high in self.session.blocks:
@@ -136,10 +139,15 @@ class Population:
             part = weights[low:high] if self.session.in_order_of_ids else weights[own]
             arrays = {"indptr": part.indptr, "indices": part.indices, "data": part.data}
             arrays = {k: np.asarray(v, np.float64 if k == "data" else np.int64) for k, v in arrays.items()}
-            requests.append(Request("topology", params, arrays))
+            parts.append(arrays)
             everywhere = (self.num_nodes * np.arange(len(past) + 1)[:, None] + own).ravel()
             self._outside.append(foreign(arrays["indices"], everywhere))
-        self.session.later_each(requests)
+        self._borders = None
+        if self.session.some_beside and not past:
+            self._borders = share_borders(self._outside, self.session.host_of, self.session.places)
+            for arrays, each in zip(parts, self._borders):
+                arrays |= {"border": each.nodes, "holders": each.holders, "at": each.at}
+        self.session.later_each([Request("topology", params, arrays) for arrays in parts])
 
     def _retained_counts(self) -> NDArray[np.int64]:
         """Return the number of samples of every alive vertex that are not deleted, (N,)."""

@@ -31,12 +31,17 @@ _WAITING_BYTES = 64 << 20
 """Bytes of queued arrays that are sent without waiting for more."""
 
 
+_OVERWRITES = frozenset(["population", "leave", "wipe", "drop", "close"])
+"""Operations that overwrite or delete borders, which hosts on the same machine read."""
+
+
 class Session:
     """Opens the hosts behind a transport with one data set, one feature map and one model.
 
     Host h carries the vertices at the positions ``blocks[h]`` of ``order`` (N,), which :func:`vertex_order` makes of
     ``graph``, the one that the experiment begins with; without a graph it is the order of ids. ``members[h]`` are their
-    ids, ascending; ``host_of`` (N,) has the host of every vertex. ``traffic`` counts messages and the bytes of arrays.
+    ids, ascending; ``host_of`` (N,) has the host of every vertex. ``traffic`` counts messages, the bytes of arrays,
+    and those of rows that hosts read from each other's stores. ``places[h]`` is the same for hosts that can do that.
 
     Use as a context manager: leaving it ends the worker processes and deletes the hosts' stores.
     """
@@ -75,7 +80,7 @@ class Session:
         share = 0 if workers == 0 else max(1, workers // transport.num_hosts)
         self.workers = share * transport.num_hosts
         self._waiting: list[list[tuple[Request, Then | None]]] = [[] for _ in self.blocks]
-        self.traffic = {"messages": 0, "bytes_sent": 0, "bytes_received": 0}
+        self.traffic = {"messages": 0, "bytes_sent": 0, "bytes_received": 0, "bytes_shared": 0}
         spec, arrays = features.to_spec()
         if not self.in_order_of_ids:
             arrays = {**arrays, "order": self.order}
@@ -95,11 +100,13 @@ class Session:
             for host, block in enumerate(self.blocks)
         ]  # fmt: skip
         try:
-            self.exchange(requests)
+            told = self.exchange(requests)
         except BaseException:
             with suppress(Exception):  # the hosts that were made end; the others know nothing to end
                 self.close()
             raise
+        self.places = [str(reply.params.get("place", "")) for reply in told]
+        self.some_beside = len({place for place in self.places if place}) < sum(place != "" for place in self.places)
 
     def gathered(self, parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
         """Return what hosts told of their vertices, one part a host in the order of ids, as one array by id."""
@@ -162,6 +169,7 @@ class Session:
         return answer
 
     def _queue(self, entries: Sequence[tuple[Request, Then | None] | None]) -> None:
+        self._let_borders_be_read([entry and entry[0] for entry in entries])
         for waiting, entry in zip(self._waiting, entries):
             if entry is not None:
                 request, then = entry
@@ -186,6 +194,7 @@ class Session:
         """Deliver requests with what waits for their hosts, and call whoever wanted to know; None has no reply."""
         if all(request is None for request in requests):
             return cast(list[Reply], list(requests))
+        self._let_borders_be_read(requests)
         waited: list[list[tuple[Request, Then | None]]] = [[] for _ in requests]
         batches: list[Request | None] = []
         for host, request in enumerate(requests):
@@ -209,6 +218,16 @@ class Session:
                 if then is not None:
                     then(early)
         return cast(list[Reply], replies)
+
+    def _let_borders_be_read(self, requests: Sequence[Request | None]) -> None:
+        """Send what waits, if these requests overwrite borders that other hosts have yet to read.
+
+        Hosts carry out a message each at its own pace: what one reads of another must not change in the same message.
+        """
+        if any(request is not None and request.op in _OVERWRITES for request in requests) and any(
+            request.op == "mix" and "beside" in request.params for waiting in self._waiting for request, _ in waiting
+        ):
+            self.flush()
 
     def put(self, arrays: dict[str, np.ndarray]) -> None:
         """Keep arrays on every host under their names."""

@@ -91,6 +91,11 @@ class Store:
             self._open[name] = whole
         return self._open[name]
 
+    def peek(self, name: str) -> np.ndarray:
+        """Return an array of another host's store, to be read now; OSError or ValueError where it cannot be."""
+        with _PARSING:
+            return np.lib.format.open_memmap(self._path(name), mode="r").view(np.ndarray)
+
     def create(self, name: str, shape: tuple[int, ...], dtype: DTypeLike, *, aligned: bool = False) -> np.ndarray:
         """Make (or replace) an array of zeros and return it; UserError where even the disk has no place for it.
 

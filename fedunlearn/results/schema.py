@@ -245,6 +245,7 @@ class HostsEntry(Entry):
     messages: int = Field(ge=0, description="messages from the conductor to hosts, each of which was answered")
     bytes_sent: int = Field(ge=0, description="bytes of the arrays in them")
     bytes_received: int = Field(ge=0, description="bytes of the arrays in the answers")
+    bytes_shared: int = Field(default=0, ge=0, description="bytes of rows that hosts on one machine read of each other")
 
 
 class FaultsEntry(Entry):

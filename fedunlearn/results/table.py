@@ -220,9 +220,10 @@ def _hosts(summary: Mapping[str, Any]) -> str:
     if hosts["count"] == 1:
         return ""
     sent, received = (f"{hosts[key] / 1e6:,.1f} MB" for key in ("bytes_sent", "bytes_received"))
+    shared = f", {hosts['bytes_shared'] / 1e6:,.1f} MB read on one machine" if hosts.get("bytes_shared") else ""
     return (
         f"\n{hosts['count']} hosts: {hosts['cut_edges']:,} edges between them, {hosts['border_share']:.0%} of rows at "
-        f"borders; {hosts['messages']:,} messages, {sent} sent, {received} received"
+        f"borders; {hosts['messages']:,} messages, {sent} sent, {received} received{shared}"
     )
 
 

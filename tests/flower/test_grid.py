@@ -37,14 +37,16 @@ class EchoHost:
         type(self).closed += 1
 
     @classmethod
-    def create(cls, folder: Path, params: dict[str, Any], arrays: dict[str, np.ndarray], own: None = None) -> EchoHost:
+    def create(
+        cls, folder: Path, params: dict[str, Any], arrays: dict[str, np.ndarray], own: None = None, beside: Any = None
+    ) -> EchoHost:
         if "mistake" in params:
             raise UserError(params["mistake"])
         (folder / "setup.json").write_text(json.dumps(params))
         return cls(folder)
 
     @classmethod
-    def attach(cls, folder: Path) -> EchoHost:
+    def attach(cls, folder: Path, beside: Any = None) -> EchoHost:
         cls.attached += 1
         if not (folder / "setup.json").exists():
             raise UserError(f"the store {folder} of this host is gone; start the run again")

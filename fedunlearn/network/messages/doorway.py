@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedunlearn.network.block import Block
+from fedunlearn.network.borders import TRAVELS, Beside, nobody_beside, rows_read
 from fedunlearn.network.messages.kinds import MOST_SLOTS, Refused, Spec, is_free
 from fedunlearn.paths import is_plain_name
 
@@ -21,6 +22,11 @@ class Population:
     momentum: bool
     mixes: bool
     halo: int
+    """How many foreign rows come in a message."""
+    beside: dict[int, int] = field(default_factory=dict)
+    """The hosts whose borders are read, and how many rows a border must have for that."""
+    borders: bool = False
+    """Whether it lays out a border."""
     labels: set[str] = field(default_factory=set)
     past: set[int] = field(default_factory=set)
     deleted: NDArray[np.int64] | None = None
@@ -31,7 +37,8 @@ class Population:
 class Doorway:
     """What is there after the requests that come before in the same message; none of them has been carried out yet."""
 
-    def __init__(self, block: Block) -> None:
+    def __init__(self, block: Block, beside: Beside = nobody_beside) -> None:
+        self.beside = beside
         self.block, self.store, self.model = block, block.store, block.model
         self.own = block.ids
         self.sizes = {"n": len(self.own), "N": block.num_nodes, "d": block.model.dim}
@@ -52,10 +59,17 @@ class Doorway:
             raise Refused(f"'{str(name)[:60]}' cannot be the name of a population")
         if name not in self.populations:
             there = f"theta.{name}" in self.store
-            halo = len(self.store[f"halo.{name}"]) if there and f"halo.{name}" in self.store else 0
-            mixes, momentum = f"weights.{name}.data" in self.store, f"momentum.{name}" in self.store
-            self.populations[name] = Population(momentum, mixes, halo) if there else None
+            self.populations[name] = self._in_store(name) if there else None
         return self.populations[name]
+
+    def _in_store(self, name: str) -> Population:
+        halo = len(self.store[f"halo.{name}"]) if f"halo.{name}" in self.store else 0
+        mixes, momentum = f"weights.{name}.data" in self.store, f"momentum.{name}" in self.store
+        if f"weights.{name}.holders" not in self.store:
+            return Population(momentum, mixes, halo)
+        holders = self.store[f"weights.{name}.holders"]
+        needed = rows_read(holders, self.store[f"weights.{name}.at"])
+        return Population(momentum, mixes, int((holders == TRAVELS).sum()), needed, True)
 
     def slots(self, name: str, past: Sequence[int]) -> Population:
         """Return a population that keeps the rows of past rounds in all these slots."""

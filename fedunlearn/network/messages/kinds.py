@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -19,9 +20,13 @@ SLOTS = frozenset(f"past-{slot}" for slot in range(MOST_SLOTS))
 """Names of the rows of past rounds that a host keeps for late messages: at most as many as ``faults.max_delay``."""
 _KINDS_OF_STORE = frozenset(
     ["theta", "momentum", "alive", "keep", "seed", "halo", "weights", "vector", "partial", "numbers", "checkpoint",
-     "past", "probabilities", "points", "inputs", "labels", "sample_ids", "offsets", "order", "block", "limits"]
+     "past", "border", "probabilities", "points", "inputs", "labels", "sample_ids", "offsets", "order", "block",
+     "limits"]
 )  # fmt: skip
 """First words of the names of a host's own arrays and tables: nothing can be put under such a name."""
+
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
 class Refused(Exception):
@@ -149,6 +154,11 @@ def check_ids(name: str, values: Sequence[int] | None, num_nodes: int) -> None:
     ids = np.asarray(values, dtype=np.int64)
     if len(ids) and (ids[0] < 0 or ids[-1] >= num_nodes or (ids[1:] <= ids[:-1]).any()):
         raise Refused(f"parameter '{name}' is not a list of different vertices in ascending order")
+
+
+def is_digest(value: Any) -> bool:
+    """Return whether a value is a SHA-256 in hexadecimal."""
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def is_free(name: Any) -> bool:

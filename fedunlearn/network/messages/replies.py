@@ -9,7 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedunlearn.errors import UserError
-from fedunlearn.network.messages.kinds import SLOTS, Refused, Spec, at_least, check_arrays, check_params, fits
+from fedunlearn.network.messages.kinds import (
+    SLOTS,
+    Refused,
+    Spec,
+    at_least,
+    check_arrays,
+    check_params,
+    fits,
+    is_digest,
+)
 from fedunlearn.network.transport import Reply, Request
 
 
@@ -65,6 +74,18 @@ def _sick_of_rounds(request: Request, reply: Reply, own: NDArray[np.int64], size
             raise Refused("it tells of a round or a vertex that was not asked for")
 
 
+def _set_up(request: Request, reply: Reply, own: NDArray[np.int64], sizes: dict[str, int]) -> None:
+    check_params(reply.params, {}, {"place": str})
+    check_arrays(reply.arrays, {}, {}, sizes)
+
+
+def _digest(request: Request, reply: Reply, own: NDArray[np.int64], sizes: dict[str, int]) -> None:
+    check_params(reply.params, {"digest": str})
+    check_arrays(reply.arrays, {}, {}, sizes)
+    if not is_digest(reply.params["digest"]):
+        raise Refused("parameter 'digest' is none")
+
+
 def _erased(request: Request, reply: Reply, own: NDArray[np.int64], sizes: dict[str, int]) -> None:
     check_params(reply.params, {"erased": int})
     at_least(reply.params, erased=0)
@@ -113,6 +134,6 @@ def _saved(request: Request, reply: Reply, own: NDArray[np.int64], sizes: dict[s
 
 
 _REPLIES: dict[str, Callable[[Request, Reply, NDArray[np.int64], dict[str, int]], None]] = {
-    "rows": _sick, "rounds": _sick_of_rounds, "erase": _erased, "sum": _sums, "measure": _measured, "walk": _token,
-    "read": _read_rows, "export": _read_rows, "save": _saved,
+    "setup": _set_up, "border": _digest, "rows": _sick, "rounds": _sick_of_rounds, "erase": _erased, "sum": _sums,
+    "measure": _measured, "walk": _token, "read": _read_rows, "export": _read_rows, "save": _saved,
 }  # fmt: skip

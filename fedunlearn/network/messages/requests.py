@@ -9,6 +9,7 @@ import numpy as np
 
 from fedunlearn.errors import UserError
 from fedunlearn.network.block import Block
+from fedunlearn.network.borders import Beside, nobody_beside
 from fedunlearn.network.messages.kinds import Refused
 from fedunlearn.network.messages.program_rules import ProgramRules
 from fedunlearn.network.messages.state_rules import StateRules
@@ -32,20 +33,21 @@ class Door(StateRules, ProgramRules):
 RULES: dict[str, Callable[[Door, Any, Mapping[str, np.ndarray]], None]] = {
     "population": Door._population, "topology": Door._topology, "rounds": Door._rounds, "rows": Door._rows,
     "sum": Door._sum, "measure": Door._measure, "walk": Door._walk, "checkpoint": Door._checkpoint,
-    "rewind": Door._rewind, "mix": Door._mix, "export": Door._read, "read": Door._read, "write": Door._write,
+    "rewind": Door._rewind, "mix": Door._mix, "export": Door._read, "border": Door._border,
+    "read": Door._read, "write": Door._write,
     "save": Door._save, "restore": Door._restore, "put": Door._put_arrays, "copy": Door._copy,
     "adopt": Door._adopt, "forget": Door._of_population,
     "leave": Door._leave, "erase": Door._erase, "wipe": Door._nothing, "drop": Door._drop, "close": Door._nothing,
 }  # fmt: skip
 
 
-def check_requests(block: Block, request: Request) -> None:
+def check_requests(block: Block, request: Request, beside: Beside = nobody_beside) -> None:
     """Check a request, and those that come before it in its message, before any of them is carried out.
 
     Raises:
         UserError: one sentence, for the first that is not what a host may be sent.
     """
-    door = Door(block)
+    door = Door(block, beside)
     for each in request.before:
         if each.before:
             raise UserError(f"a host was sent a malformed '{each.op}': requests do not stand within each other")

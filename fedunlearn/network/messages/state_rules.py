@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from fedunlearn.network.borders import TRAVELS, border_name, digest_of, find_border, rows_read
 from fedunlearn.network.messages.doorway import Doorway, Population
 from fedunlearn.network.messages.kinds import (
     MOST_SLOTS,
@@ -17,6 +18,7 @@ from fedunlearn.network.messages.kinds import (
     at_least,
     check_arrays,
     check_params,
+    is_digest,
     is_free,
 )
 
@@ -44,7 +46,13 @@ class StateRules(Doorway):
             "indices": Spec("int64", ("k",), low=0, high="columns"),
             "data": Spec("float64", ("k",), low=0),
         }
-        check_arrays(arrays, needed, {}, sizes)
+        shared = {
+            "border": Spec("int64", ("b",), low=0, high="N", rising=True),
+            "holders": Spec("int64", ("m",), low=TRAVELS, high="N"),
+            "at": Spec("int64", ("m",), low=0, high="N"),
+        }
+        with_border = any(name in arrays for name in shared)
+        check_arrays(arrays, {**needed, **(shared if with_border else {})}, {}, sizes)
         indptr, weights = arrays["indptr"], arrays["data"]
         if indptr[0] != 0 or indptr[-1] != sizes["k"] or (np.diff(indptr) < 0).any():
             raise Refused("array 'indptr' does not cut 'indices' into rows")
@@ -52,11 +60,17 @@ class StateRules(Doorway):
         totals, filled = np.diff(before[indptr]), np.diff(indptr) > 0
         if (np.abs(totals[filled] - 1.0) > 1e-6).any():
             raise Refused("a row of the mixing matrix does not add up to one")
-        outside = np.unique(arrays["indices"])
-        known.halo, known.mixes = int((~np.isin(outside % self.sizes["N"], self.own)).sum()), True
+        columns = np.unique(arrays["indices"])
+        known.halo, known.mixes = int((~np.isin(columns % self.sizes["N"], self.own)).sum()), True
+        known.beside, known.borders = {}, with_border
+        if with_border:
+            if past or sizes["m"] != known.halo or not self.block.holds(arrays["border"]):
+                raise Refused("its border is not that of its rows")
+            known.halo = int((arrays["holders"] == TRAVELS).sum())
+            known.beside = rows_read(arrays["holders"], arrays["at"])
 
     def _mix(self, params: Any, arrays: Mapping[str, np.ndarray]) -> None:
-        check_params(params, {"population": str}, {"keep": int})
+        check_params(params, {"population": str}, {"keep": int, "beside": dict[str, str], "turn": int})
         known = self.population(params["population"])
         if "keep" in params:
             if not 0 <= params["keep"] < MOST_SLOTS:
@@ -64,8 +78,31 @@ class StateRules(Doorway):
             known.past.add(params["keep"])
         if not known.mixes:
             raise Refused(f"population '{params['population']}' has no mixing matrix")
+        self._borders_read(params, known.beside)
         halo = {"halo": Spec("float32", (known.halo, "d"))}
         check_arrays(arrays, halo if known.halo else {}, halo, dict(self.sizes))
+
+    def _borders_read(self, params: Any, needed: Mapping[int, int]) -> None:
+        """Check that the borders to read are there, as the conductor was told of them, before anything is done."""
+        told, turn = params.get("beside", {}), params.get("turn")
+        if set(told) != {str(host) for host in needed} or not all(map(is_digest, told.values())):
+            raise Refused("parameter 'beside' does not name the borders that this host reads")
+        if told and turn not in (0, 1):
+            raise Refused("parameter 'turn' names no border")
+        for host, rows in needed.items():
+            border = find_border(self.beside(host), border_name(params["population"], turn))
+            if border is None or border.shape[1] != self.sizes["d"] or len(border) < rows:
+                raise Refused(f"host {host} is not on this machine, or does not share the rows that are asked of it")
+            if digest_of(border) != told[str(host)]:
+                raise Refused(f"host {host} shares other rows than the conductor was told of")
+            if not all_finite(border):
+                raise Refused(f"host {host} shares a row that holds a value that is not a finite number")
+
+    def _border(self, params: Any, arrays: Mapping[str, np.ndarray]) -> None:
+        check_params(params, {"population": str, "turn": int})
+        if not self.population(params["population"]).borders or params["turn"] not in (0, 1):
+            raise Refused("there is no such border")
+        check_arrays(arrays, {}, {}, {})
 
     def _adopt(self, params: Any, arrays: Mapping[str, np.ndarray]) -> None:
         check_params(params, {"population": str})
