@@ -26,8 +26,8 @@ from fedunlearn.evaluation.bounds import trade_off_curve
 from fedunlearn.plots.audit import AuditPanel, audit_figure
 from fedunlearn.plots.style import save
 from fedunlearn.results import versions
+from fedunlearn.results.fields import Entry, fitted
 from fedunlearn.results.files import cannot_write, readable_json, write_atomically
-from fedunlearn.results.schema import Entry, fitted
 from fedunlearn.results.words import number
 
 SCHEMA: Literal["fedunlearn/audit/1"] = "fedunlearn/audit/1"
@@ -125,7 +125,7 @@ def report(audit: Audit, seconds: float | None = None) -> dict[str, Any]:
 
 
 def check_report(entries: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a report as plain JSON values that fit the schema, as :func:`fedunlearn.results.schema.fitted` does."""
+    """Return a report as plain JSON values that fit the schema, as :func:`fedunlearn.results.fields.fitted` does."""
     return fitted(Report, {"schema": SCHEMA, **entries}, "audit.json")
 
 

@@ -8,9 +8,9 @@ the graphs too, each as its difference from the one before, so that a ledger can
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from itertools import pairwise
-from typing import Any, Literal, get_args
+from typing import Any
 
 import networkx as nx
 import numpy as np
@@ -20,51 +20,13 @@ from scipy.sparse.csgraph import breadth_first_order
 
 from fedunlearn.errors import UserError
 from fedunlearn.network.schedule import first_by_hash
+from fedunlearn.network.traffic import Pattern, Traffic
 from fedunlearn.topology import random_matching
 from fedunlearn.topology.graphs import edge_array
 
 EDGE_LIMIT = 100_000
 """Edges, over all graphs of a run, up to which a summary holds the graphs."""
 _MOST_NODES = 5_000_000
-_WORDS = ("phase", "kind", "pattern")
-
-Pattern = Literal["edges", "matching", "tree", "server", "flood", "walk", "trace"]
-"""edges: every vertex sends to every neighbour. matching: matched pairs exchange. tree: up a spanning tree to the root
-and down again. flood: down the spanning tree from the root. server: every sampled client sends to the server and hears
-back. walk: one token moves along a route. trace: under faults, single messages that arrived, each listed."""
-
-
-@dataclass(frozen=True)
-class Traffic:
-    """One collective operation: ``repeats`` times ``messages`` messages of ``message_bytes`` bytes each.
-
-    ``graph`` numbers the graph in force, ``request`` the deletion request that was being answered. ``heard`` lists, of
-    a trace, who heard whom: receiver, sender, receiver, sender, ..., where -1 is the server; None if it was left out.
-    """
-
-    step: int
-    phase: str
-    kind: str
-    pattern: Pattern
-    messages: int
-    message_bytes: int
-    repeats: int
-    graph: int
-    root: int | None = None
-    round: int | None = None
-    route: tuple[int, ...] | None = None
-    request: int | None = None
-    heard: tuple[int, ...] | None = None
-
-    @property
-    def total_messages(self) -> int:
-        """Messages over all repetitions."""
-        return self.messages * self.repeats
-
-    @property
-    def total_bytes(self) -> int:
-        """Bytes over all repetitions."""
-        return self.total_messages * self.message_bytes
 
 
 class Ledger:
@@ -331,24 +293,9 @@ class Ledger:
                 alive[np.asarray(entry["gone"], dtype=np.int64)] = False
                 ledger.use_graph(graph, alive)
             for record in plain["records"]:
-                route = None if record["route"] is None else tuple(int(v) for v in record["route"])
-                heard = None if record.get("heard") is None else tuple(int(v) for v in record["heard"])
-                traffic = Traffic(**{**record, "route": route, "heard": heard})
-                if any(not -1 <= v < ledger.num_nodes for v in heard or ()) or len(heard or ()) % 2:
-                    raise ValueError(f"record {len(ledger.traffic)} lists vertices that are not there")
-                words = {name: value for name, value in record.items() if name in _WORDS}
-                rest = [value for name, value in record.items() if name not in (*_WORDS, "route", "heard")]
-                if not all(isinstance(w, str) for w in words.values()) or any(
-                    not isinstance(n, int) or abs(n) >= 2**63 for n in rest if n is not None
-                ):
-                    raise ValueError(f"record {len(ledger.traffic)} holds an entry of the wrong kind")
-                needed = {"tree": traffic.root, "flood": traffic.root, "matching": traffic.round}
-                known = 0 <= traffic.graph < len(ledger._graphs) and traffic.pattern in get_args(Pattern)
-                if not known or needed.get(traffic.pattern, 0) is None:
-                    raise ValueError(
-                        f"record {len(ledger.traffic)} names no graph, pattern, root or round that is there"
-                    )
-                ledger.traffic.append(traffic)
+                ledger.traffic.append(
+                    Traffic.from_table(record, len(ledger.traffic), ledger.num_nodes, len(ledger._graphs))
+                )
         except KeyError as missing:
             raise UserError(f"the ledger has no entry {missing}, which every ledger must have") from None
         except (IndexError, TypeError, ValueError, OverflowError) as error:

@@ -15,8 +15,8 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fedunlearn.errors import UserError
+from fedunlearn.results.fields import Entry, fitted
 from fedunlearn.results.reading import read_table
-from fedunlearn.results.schema import Entry, fitted
 
 SCHEMA: Literal["fedunlearn/evaluation/1"] = "fedunlearn/evaluation/1"
 TABLE_SCHEMA = "fedunlearn/evaluation-table/1"

@@ -11,6 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
+from fedunlearn.results.certificate_lines import certificate_lines
 from fedunlearn.results.words import (
     JUNK_START,
     describe_request,
@@ -123,7 +124,7 @@ def request_block(
     facts = Table.grid(padding=(0, 2))
     facts.add_column(style="dim", no_wrap=True)
     facts.add_column(overflow="fold", max_width=_TEXT_WIDTH)
-    for label, value in _certificate_lines(entry) + _junk_start_lines(entry, models or {}) + _distance_lines(entry):
+    for label, value in certificate_lines(entry) + _junk_start_lines(entry, models or {}) + _distance_lines(entry):
         facts.add_row(label, value)
     which = f"Request {place}" if of > 1 else "Request"
     title = Text.assemble((which, "bold"), f": {describe_request(entry['request'])} ", (f"({entry['method']})", "dim"))
@@ -233,50 +234,6 @@ def _spread(entry: Mapping[str, float] | None) -> tuple[str, str]:
     if entry["min"] == entry["max"]:
         return share(entry["mean"]), "all equal"
     return f"{share(entry['mean'])} ± {share(entry['std'])}", f"{share(entry['min'])}–{share(entry['max'])}"
-
-
-def _certificate_lines(entry: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
-    lines: list[tuple[str, RenderableType]] = []
-    if entry["certificate"] is None:
-        reason = entry.get("certificate_reason") or "the method gives none"
-        lines = [("certificate", Text(reason if reason.startswith("none") else f"none: {reason}"))]
-    else:
-        lines = _claim_lines("certificate", entry["certificate"])
-    for further in entry.get("further_certificates") or ():
-        lines += _claim_lines("further", further)
-    return lines
-
-
-def _claim_lines(label: str, certificate: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:
-    """Return a claim with the numbers that belong together in one line, what it is worth, and whom it is about."""
-    worth = str(certificate["worth"])
-    step = "in a step of training: " if certificate["kind"] == "differential-privacy" else ""
-    numbers = Text.assemble(
-        (f"ε = {number(certificate['epsilon'])}, δ = {number(certificate['delta'])}", "bold"),
-        f"   {step}sensitivity Δ = {number(certificate['sensitivity'])}   noise σ = {number(certificate['sigma'])}",
-    )
-    scope = Table.grid(padding=(0, 1))  # a grid of bullets, so that wrapped lines hang under their text
-    for line in certificate["scope"]:
-        who, colon, rest = line.partition(":")
-        scope.add_row("·", Text.assemble((who + colon, "bold"), rest) if colon else Text(line))
-    return [
-        (label, numbers),
-        ("", Text.assemble(f"{certificate['kind']}   ", _verdict(certificate))),
-        ("worth", Text(worth, style="red" if worth.startswith("vacuous") else "")),
-        ("theorem", Text(certificate["theorem"])),
-        ("scope", scope),
-    ]
-
-
-def _verdict(certificate: Mapping[str, Any]) -> Text:
-    if certificate["valid"]:
-        return Text("valid: every premise was enforced", style="green")
-    open_ = [f"{premise['name']} ({premise['status']})" for premise in _not_enforced(certificate)]
-    return Text(f"NOT valid: {'; '.join(open_) or 'it names no premise'}", style="red")
-
-
-def _not_enforced(certificate: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    return [premise for premise in certificate["premises"] if premise["status"] != "enforced"]
 
 
 def _junk_start_lines(entry: Mapping[str, Any], models: Mapping[str, Any]) -> list[tuple[str, RenderableType]]:

@@ -18,7 +18,7 @@ from fedunlearn.audit.report import Report, audit_panels, audit_table, check_rep
 from fedunlearn.audit.whitebox import noise_law
 from fedunlearn.errors import UserError
 from fedunlearn.randomness import generator
-from fedunlearn.results.schema import field_table
+from fedunlearn.results.fields import field_table
 from fedunlearn.unlearning.games import gaussian_game
 
 

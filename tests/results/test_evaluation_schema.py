@@ -25,9 +25,9 @@ from fedunlearn.results.evaluation_schema import (
     evaluation_csv,
     read_evaluation,
 )
+from fedunlearn.results.fields import field_table
 from fedunlearn.results.files import readable_json
 from fedunlearn.results.measure_names import SECTIONS
-from fedunlearn.results.schema import field_table
 
 
 def evaluation(level: str = "full", **changes):
