@@ -24,7 +24,7 @@ from fedunlearn.errors import UserError
 from fedunlearn.flower import run_local
 from fedunlearn.flower.deployment import Deployment
 
-EXPERIMENTS = ("train", "newton", "walk", "rewind")
+EXPERIMENTS = ("train", "newton", "walk", "rewind", "churn")
 RUNTIMES = ("local", "ray", "deployment")
 CHANGES = ("runtime.cache=false",)
 _MEASURED = frozenset(("hashes", "sha256", "hosts"))

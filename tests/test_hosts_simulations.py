@@ -1,4 +1,4 @@
-"""The experiments of simulations/hosts: the same numbers on one host and on two, in at most 60 messages."""
+"""The experiments of simulations/hosts: the same numbers on one host and on two, in few messages."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ def told(name: str, hosts: int, *, immediate: bool) -> tuple[dict[str, Any], dic
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train", "newton", "walk", "rewind"])
-def test_two_hosts_give_the_numbers_of_one_in_few_messages(name: str) -> None:
+@pytest.mark.parametrize(("name", "most"), [("train", 60), ("newton", 60), ("walk", 60), ("rewind", 60), ("churn", 64)])
+def test_two_hosts_give_the_numbers_of_one_in_few_messages(name: str, most: int) -> None:
     alone, one = told(name, 1, immediate=True)
     beside, two = told(name, 2, immediate=False)
     assert beside == alone
     assert one["count"] == 1 and one["cut_edges"] == 0 and one["border_share"] == 0.0
-    assert two["count"] == 2 and two["cut_edges"] > 0 and two["messages"] <= 60
+    assert two["count"] == 2 and two["cut_edges"] > 0 and two["messages"] <= most
     assert all(request["certificate"]["valid"] for request in beside["requests"])
