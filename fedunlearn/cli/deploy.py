@@ -8,15 +8,15 @@ from typing import Annotated, Any
 
 import typer
 
-from fedunlearn.cli.options import Overrides, Seed, console
-from fedunlearn.cli.run import target
+from fedunlearn.cli.options import Overrides, Resume, Seed, console
+from fedunlearn.cli.run import begun_or_new, settings_of, target
 from fedunlearn.errors import UserError
 
 
 def deploy(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="Experiment in TOML, such as simulations/quickstart.toml.")
-    ],
+        Path | None, typer.Argument(metavar="FILE", help="Experiment in TOML, such as simulations/quickstart.toml.")
+    ] = None,
     hosts: Annotated[int, typer.Option("--hosts", metavar="N", min=1, help="Number of SuperNodes.")] = 2,
     overrides: Overrides = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="New folder for the results.")] = None,
@@ -24,16 +24,20 @@ def deploy(
     data: Annotated[
         Path | None, typer.Option("--data", metavar="DIR", help="Files made by `fedunlearn data split`, one a host.")
     ] = None,
+    resume: Resume = None,
 ) -> None:
     """Run an experiment on a SuperLink with TLS and SuperNodes with keys, all on this machine, and end them again."""
     from fedunlearn.config import load_experiment
+    from fedunlearn.results.run_directory import finished_name, unfinished
 
     changes = list(overrides or ())
     changes += [f"seed={seed}"] if seed is not None else []
-    experiment = load_experiment(file, changes)  # a mistake is told before anything is started
-    if not file.is_file():
-        raise UserError(f"{file}: no such file")
-    folder = target(experiment, out)
+    settings = settings_of(file, resume)
+    experiment = load_experiment(settings, changes)  # a mistake is told before anything is started
+    if not settings.is_file():
+        raise UserError(f"{settings}: no such file")
+    out, resume = begun_or_new(file, out, resume)
+    folder = target(experiment, out) if resume is None else finished_name(unfinished(resume))
     output = console()
 
     from fedunlearn.flower.deployment import deploy as on_this_machine
@@ -43,7 +47,9 @@ def deploy(
 
     before = signal.signal(signal.SIGTERM, stop)
     try:
-        on_this_machine(file, changes, folder, hosts, lambda line: output.print(line, markup=False), data=data)
+        on_this_machine(
+            settings, changes, folder, hosts, lambda line: output.print(line, markup=False), data=data, resume=resume
+        )
     finally:
         signal.signal(signal.SIGTERM, before)
 

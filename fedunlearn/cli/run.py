@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedunlearn.cli.options import Overrides, Seed, console, facts, flat
+from fedunlearn.cli.options import Overrides, Resume, Seed, console, facts, flat
 from fedunlearn.cli.progress import progress_bar
 from fedunlearn.errors import UserError
 
@@ -33,12 +33,7 @@ def run(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print memory, time, messages and reachable epsilon, and stop.")
     ] = False,
-    resume: Annotated[
-        Path | None,
-        typer.Option(
-            "--resume", metavar="DIR", help="Go on with the run of this folder; with FILE begin it if there is none."
-        ),
-    ] = None,
+    resume: Resume = None,
 ) -> None:
     """Train a network, answer its deletion requests, certify, and compare with retraining."""
     from fedunlearn.config import load_experiment
@@ -48,16 +43,13 @@ def run(
     changes += [f"runtime.device={device}"] if device is not None else []
     changes += [f"runtime.hosts={hosts}"] if hosts is not None else []
     changes += [f"runtime.workers={workers}"] if workers is not None else []
-    experiment = load_experiment(_settings(file, resume), changes)
+    experiment = load_experiment(settings_of(file, resume), changes)
     if dry_run:
         from fedunlearn.simulation import estimate
 
         console().print(facts(f"{experiment.name}: what this run would take", flat(estimate(experiment))))
         return
-    if resume is not None and out is not None:
-        raise UserError(f"--out {out}: a run that is resumed keeps its name; leave --out away")
-    if resume is not None and file is not None and not _has_begun(resume):
-        out, resume = resume, None
+    out, resume = begun_or_new(file, out, resume)
     folder = resume or target(experiment, out)
 
     from fedunlearn.flower.local import run_local
@@ -75,7 +67,7 @@ def run(
     output.print(f"results  {written_to}", soft_wrap=True, markup=False)
 
 
-def _settings(file: Path | None, resume: Path | None) -> Path:
+def settings_of(file: Path | None, resume: Path | None) -> Path:
     """Return the file of the settings: the one that is named, or that of the run that goes on."""
     if file is not None:
         return file
@@ -86,10 +78,15 @@ def _settings(file: Path | None, resume: Path | None) -> Path:
     return unfinished(resume) / SETTINGS
 
 
-def _has_begun(resume: Path) -> bool:
+def begun_or_new(file: Path | None, out: Path | None, resume: Path | None) -> tuple[Path | None, Path | None]:
+    """Return ``out`` and ``resume`` as they are meant: with FILE, what has not begun is a new run of that name."""
+    if resume is None:
+        return out, None
+    if out is not None:
+        raise UserError(f"--out {out}: a run that is resumed keeps its name; leave --out away")
     from fedunlearn.results.run_directory import has_begun
 
-    return has_begun(resume)
+    return (resume, None) if file is not None and not has_begun(resume) else (None, resume)
 
 
 def target(experiment: Experiment, out: Path | None, suffix: str = "") -> Path:

@@ -33,12 +33,13 @@ RUN_CONFIG = {"simulation": "", "overrides": "", "out": "", "resume": "", "store
 
 def deploy(
     simulation: Path, overrides: Sequence[str], out: Path, hosts: int, say: Callable[[str], None], *,
-    data: Path | None = None,
+    data: Path | None = None, resume: Path | None = None,
 ) -> None:  # fmt: skip
     """Run an experiment on ``hosts`` SuperNodes of this machine and write its results to ``out``.
 
     ``say`` gets the lines of the run's log. ``data``: folder of files made by ``fedunlearn data split``, of which the
-    conductor and each SuperNode read their own. Whatever happens, all programs that were started have ended when this
+    conductor and each SuperNode read their own. ``resume``: folder of an unfinished run, which is gone on with and then
+    called ``out``. Whatever happens, all programs that were started have ended when this
     returns; raises UserError with what went wrong.
     """
     if data is not None:
@@ -48,7 +49,7 @@ def deploy(
         overrides = [*overrides, f"data.parts={json.dumps(str((data / CONDUCTOR).resolve()))}"]
     with Deployment(hosts, data=data) as deployment:
         say(f"SuperLink at {deployment.address} with TLS, {hosts} SuperNodes with keys of their own")
-        deployment.run(simulation, overrides, out, say)
+        deployment.run(simulation, overrides, out, say, resume)
 
 
 class Deployment:
@@ -139,9 +140,12 @@ class Deployment:
             ],
         )  # fmt: skip
 
-    def run(self, simulation: Path, overrides: Sequence[str], out: Path, say: Callable[[str], None]) -> None:
+    def run(
+        self, simulation: Path, overrides: Sequence[str], out: Path, say: Callable[[str], None],
+        resume: Path | None = None,
+    ) -> None:  # fmt: skip
         """Submit a run, pass on its lines, and raise UserError with the sentence that ended it without results."""
-        run = self.submit(simulation, overrides, out)
+        run = self.submit(simulation, overrides, out, resume)
         last = ""
         with (self.logs / "run.log").open(errors="replace") as log:
             while True:
@@ -157,7 +161,9 @@ class Deployment:
         if not (out / "summary.json").is_file():
             raise UserError(last or "the run ended without results")
 
-    def submit(self, simulation: Path, overrides: Sequence[str], out: Path) -> subprocess.Popen[bytes]:
+    def submit(
+        self, simulation: Path, overrides: Sequence[str], out: Path, resume: Path | None = None
+    ) -> subprocess.Popen[bytes]:
         """Submit a run and return the program that streams its log to ``<logs>/run.log``, until it ends."""
         wrong = [o for o in overrides if ";" in o]
         if wrong:
@@ -165,6 +171,7 @@ class Deployment:
         chosen = {
             "simulation": str(simulation.resolve()), "out": str(out.resolve()),
             "overrides": ";".join([*overrides, f"runtime.hosts={self.hosts}"]),
+            "resume": "" if resume is None else str(resume.resolve()),
         }  # fmt: skip
         config = self.place / "run.toml"
         config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in chosen.items()))

@@ -99,9 +99,7 @@ class RunDirectory:
             UserError: if there is none, it is finished, is still going on, or holds no settings.
         """
         path = unfinished(name)
-        match = _UNFINISHED.fullmatch(path.name)
-        assert match is not None
-        out = path.with_name(match["out"])
+        out = finished_name(path)
         _refuse_taken(out, overwrite=False)
         if not (path / SETTINGS).is_file():
             raise UserError(f"'{path}': has no {SETTINGS}, so there is nothing to go on from; start the run again")
@@ -274,6 +272,12 @@ def unfinished(name: Path | str) -> Path:
     if not found:
         raise UserError(f"'{name}': no unfinished run of this name (a folder {name}.failed or {name}.partial-...)")
     return max(found, key=_last_written)
+
+
+def finished_name(path: Path) -> Path:
+    """Return what the folder of an unfinished run will be called once it is complete."""
+    match = _UNFINISHED.fullmatch(path.name)
+    return path if match is None else path.with_name(match["out"])
 
 
 def has_begun(name: Path | str) -> bool:

@@ -144,18 +144,30 @@ def test_a_killed_supernode_comes_back_to_the_same_bits(two: Deployment, simulat
     assert not list(two.stores.iterdir()), "the hosts' stores are removed at the end"
 
 
-def test_a_supernode_killed_at_work_says_that_it_was(two: Deployment, simulation: Path, tmp_path: Path) -> None:
-    def at_work() -> bool:
-        return any(j["begun"] != j["done"] and int(j["done"]) >= 0 for j in journals(two, 0))
+def test_a_supernode_killed_at_work_says_so_and_the_run_is_resumed_to_the_same_numbers(
+    two: Deployment, simulation: Path, tmp_path: Path
+) -> None:
+    changes = ["training.rounds=6", "training.local_epochs=300", "training.lr=0.05", "runtime.checkpoint_seconds=0"]
+    local = run_local(load_experiment(simulation, [*changes, "runtime.workers=0"]), tmp_path / "local")
+    assert local.folder is not None
 
-    run = two.submit(simulation, ["training.rounds=2000", "evaluation.every=1000"], tmp_path / "far")
-    wait_until(at_work, 300, "host 0 did not begin")
+    def at_work() -> bool:
+        checkpoints = list(tmp_path.glob("far.partial-*/checkpoints/*"))
+        return bool(checkpoints) and any(j["begun"] != j["done"] for j in journals(two, 0))
+
+    run = two.submit(simulation, changes, tmp_path / "far")
+    wait_until(at_work, 300, "host 0 did not begin again after a checkpoint")
     kill(two, 0)
     come_back(two, 0)
     wait_until(lambda: run.poll() is not None, 600, "the run did not end")
     said = (two.logs / "run.log").read_text()
     assert "host 0 was stopped in the middle of message" in said and "resume the run" in said, said
-    assert not (tmp_path / "far").exists()
+    assert not (tmp_path / "far").exists() and (tmp_path / "far.failed").is_dir()
+    two.run(simulation, changes, tmp_path / "far", lambda line: None, resume=tmp_path / "far")
+    assert models(tmp_path / "far") == models(local.folder)
+    for file in sorted((local.folder / "models").iterdir()):
+        assert (tmp_path / "far" / "models" / file.name).read_bytes() == file.read_bytes()
+    assert json.loads((tmp_path / "far" / "summary.json").read_text())["resumed"]
 
 
 def test_a_mistake_ends_the_deployment(simulation: Path, tmp_path: Path) -> None:
