@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterable
 
 _LONGEST = 1500
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory", "could not create a primitive")
 
 
 class UserError(Exception):
@@ -22,6 +23,22 @@ class UserError(Exception):
         if len(text) > _LONGEST:
             text = f"{text[: 2 * _LONGEST // 3]} ... {text[-_LONGEST // 3 :]}"
         super().__init__(text)
+
+
+def out_of_memory(error: BaseException) -> UserError | None:
+    """Return the sentence to end with if an error says that there was no memory, else None.
+
+    Such errors are Python's own, and those of torch and the libraries below it, which have no class for them.
+    """
+    said = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+    if not isinstance(error, MemoryError) and not (
+        isinstance(error, RuntimeError | OSError) and any(words in said[0].lower() for words in _NO_MEMORY)
+    ):
+        return None
+    return UserError(
+        f"out of memory ({said[0][:200]}): set fewer runtime.workers or a smaller runtime.memory_gb, end other "
+        "programs, or take a machine with more; a run that was broken off goes on with --resume"
+    )
 
 
 def nearest(word: str, allowed: Iterable[str]) -> str:

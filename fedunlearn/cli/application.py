@@ -9,7 +9,7 @@ from typer.core import TyperGroup
 
 from fedunlearn import __version__
 from fedunlearn.cli import audit, certify, compare, data, deploy, evaluate, methods, run, sweep, topology
-from fedunlearn.errors import UserError
+from fedunlearn.errors import UserError, out_of_memory
 
 INTERRUPTED = 130
 
@@ -22,6 +22,12 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
         except UserError as error:
             typer.echo(f"error: {error}", err=True)
+            raise typer.Exit(2) from None
+        except (MemoryError, RuntimeError, OSError) as error:
+            told = out_of_memory(error)
+            if told is None:
+                raise
+            typer.echo(f"error: {told}", err=True)
             raise typer.Exit(2) from None
         except KeyboardInterrupt:
             typer.echo("interrupted: nothing unfinished is left that looks finished", err=True)

@@ -29,7 +29,7 @@ from flwr.clientapp import ClientApp
 
 from fedunlearn.data import FederatedDataset
 from fedunlearn.data.split import read_part
-from fedunlearn.errors import UserError
+from fedunlearn.errors import UserError, out_of_memory
 from fedunlearn.flower.codec import Address, decode_request, encode_error, encode_reply
 from fedunlearn.flower.journal import RESUME, Journal
 from fedunlearn.flower.places import LASTING, adopt, find_store, new_store, owner_of_stores, place_of, store_root
@@ -54,6 +54,10 @@ def answer(message: Message, context: Context) -> Message:
         content = encode_reply(carry_out(request, address, context), address)
     except UserError as error:
         content = encode_error(error, address)
+    except Exception as error:
+        if (told := out_of_memory(error)) is None:
+            raise
+        content = encode_error(UserError(f"host {address.host} on '{platform.node()}': {told}"), address)
     return Message(content, reply_to=message)
 
 

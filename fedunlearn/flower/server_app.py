@@ -26,7 +26,7 @@ from rich.console import Console
 # Not used here. Flower's simulation runtime loads the ClientApp in one thread while the ServerApp runs in another; with
 # all that both need imported here, under Flower's lock, no two threads import our modules at once.
 import fedunlearn.flower.client_app  # noqa: F401
-from fedunlearn.errors import UserError
+from fedunlearn.errors import UserError, out_of_memory
 from fedunlearn.flower.transport import PATIENCE, GridTransport, wait_for_nodes
 from fedunlearn.paths import confined
 
@@ -54,8 +54,10 @@ def main(grid: Grid, context: Context) -> None:
         print(f"fedunlearn: {path} on {transport.num_hosts} host(s)", flush=True)
         going_on = confined(resume, "run config: resume") if resume else None
         result = simulate(experiment, transport, out=target, progress=_log_lines(), resume=going_on)
-    except UserError as error:
-        print(f"fedunlearn: {error}", flush=True)
+    except Exception as error:
+        told = error if isinstance(error, UserError) else out_of_memory(error)
+        if told is not None:
+            print(f"fedunlearn: {told}", flush=True)
         raise  # Flower marks the run as failed only by an exception
     Console(width=120).print(summary_table(result.summary))
     print(f"fedunlearn: results in {(result.folder or target).resolve()}", flush=True)

@@ -44,8 +44,8 @@ class RowExchange(Population):
 
     def _mix_with(self, foreign: Foreign, keep: int | None = None) -> None:
         self.rows_changed()
-        requests = []
-        for halo, beside in zip(foreign.halos.get(), foreign.beside.get()):
+        requests, borders = [], foreign.beside.get()  # which every host is asked for: one message to each, not two
+        for halo, beside in zip(foreign.halos.get(), borders):
             params = {"population": self.name, **({} if keep is None else {"keep": keep}), **beside}
             requests.append(Request("mix", params, {"halo": halo} if len(halo) else {}))
         self.session.later_each(requests)

@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from fedunlearn.errors import UserError
+from fedunlearn.errors import UserError, out_of_memory
 from fedunlearn.network.block import Block
 from fedunlearn.network.execute import execute
 
@@ -40,8 +40,9 @@ def main() -> None:
                 answer = execute(block, command)
         except UserError as error:
             answer = {"error": str(error)}
-        except Exception:
-            answer = {"failure": traceback.format_exc()}
+        except Exception as error:
+            told = out_of_memory(error)
+            answer = {"failure": traceback.format_exc()} if told is None else {"error": str(told)}
         replies.write(json.dumps(answer) + "\n")
         replies.flush()
 

@@ -97,7 +97,7 @@ def test_nothing_travels_between_hosts_on_one_machine() -> None:
             train(network, RECIPE)
             network.mean()
             rows[places], shared[places] = transport.rows, session.traffic["bytes_shared"]
-            assert session.traffic["messages"] == len(places) * (1 + 3 + 1)
+            assert len(transport.heard) == 1 + 3 + 1 and session.traffic["messages"] == len(places) * 5
     assert (rows["aa"], shared["ab"]) == (0, 0) and rows["ab"] > 0
     assert shared["aa"] == 4 * network.dim * rows["ab"]
     assert rows["aab"] > 0 and shared["aab"] > 0
@@ -123,6 +123,27 @@ def test_every_foreign_row_travels_or_lies_where_the_plan_says(data: st.DataObje
     for host, border in enumerate(borders):
         wanted = {v for needed, b in zip(outside, borders) for v, h in zip(needed, b.holders) if h == host}
         assert set(border.nodes) == wanted, "no row lies in a border that nobody reads"
+
+
+@pytest.mark.parametrize(("places", "wanted"), [("aab", 5), ("abab", 5), ("aaab", 5)])
+def test_a_round_is_one_message_wherever_hosts_are(places: str, wanted: int) -> None:
+    session, transport = opened(places)
+    with session:
+        network = Network(session, "main", GRAPH, "metropolis", session.model.initial(0), momentum=True)
+        train(network, RECIPE)
+        network.mean()
+        assert len(transport.heard) == wanted
+
+
+def test_many_rounds_in_one_message_need_no_row_of_another_host() -> None:
+    session, _ = opened("aa")
+    with session:
+        network = ring_network(session, momentum=True)
+        train(network, RECIPE, last=1)
+        work = {"program": "fedunlearn.network.local_training:train", "only": None, "grain": 8, "population": "main"}
+        recipe = {"training": RECIPE.model_dump(), "form": "loop", "width": 5}
+        with pytest.raises(UserError, match="population 'main' cannot be mixed on this host alone"):
+            session.ask("rounds", {"rounds": [1, 2], "work": [{**work, "params": recipe, "mix": True}]})
 
 
 # --- what a host reads is checked ------------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ class ProgramRules(Doorway):
         for work in params["work"]:
             check_params(work, {**_PROGRAM, "grain": int, "mix": bool})
             known = self.population(work["population"])
-            if work["mix"] and (not known.mixes or known.halo):
+            if work["mix"] and (not known.mixes or known.halo or known.beside):
                 raise Refused(f"population '{work['population']}' cannot be mixed on this host alone")
             if not isinstance(work["params"], dict) or "round_" in work["params"]:
                 raise Refused("parameter 'round_' is counted by the host")
