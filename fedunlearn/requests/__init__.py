@@ -1,6 +1,7 @@
 """Deletion requests: who asks for what, what is refused, and what goes, in the order in which it is answered."""
 
-from fedunlearn.requests.resolve import Decisions, DeletionRequest, Refusal, decide_requests, resolve_requests
+from fedunlearn.requests.decisions import Decisions, DeletionRequest, Refusal
+from fedunlearn.requests.resolve import decide_requests, resolve_requests
 from fedunlearn.requests.settings import RequestPolicy, RequestSettings
 
 __all__ = [

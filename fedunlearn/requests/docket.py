@@ -16,6 +16,8 @@ from fedunlearn.requests.settings import RequestPolicy, RequestSettings
 Rule = Literal["ownership", "unknown", "duplicates", "emptied", "broken", "excessive", "exhausted"]
 RULES: tuple[Rule, ...] = ("ownership", "unknown", "duplicates", "emptied", "broken", "excessive", "exhausted")
 """The rules in the order in which they are asked; a request is refused by the first that it breaks."""
+ROUNDING = 1e-9
+"""What numbers of samples, days and windows may be off: in binary 0.29 * 100 is not 29, and 0.3 - 0.1 is not 0.2."""
 
 
 @dataclass(frozen=True)
@@ -82,16 +84,16 @@ class Docket:
                     f"{policy.max_requests} allows",
                 )  # fmt: skip
             since = request.at - self.latest.get(asker, -float("inf"))
-            if since < policy.min_interval:
+            if since < policy.min_interval - ROUNDING:
                 return Breach(
                     "excessive", f"{where}.at = {request.at:g} is {since:g} days after the last request of client "
                     f"{asker} (allowed: at least policy.min_interval = {policy.min_interval:g})",
                 )  # fmt: skip
-        # 1e-9: 0.29 of 100 is 29, though not in binary
-        if policy.max_share is not None and self.deleted + samples > math.floor(policy.max_share * self.total + 1e-9):
+        share = policy.max_share
+        if share is not None and self.deleted + samples > math.floor(share * self.total + ROUNDING):
             return Breach(
                 "exhausted", f"{where} would bring what is deleted to {self.deleted + samples} of {self.total} "
-                f"samples, more than policy.max_share = {policy.max_share:g} of them (retrain, and begin anew)",
+                f"samples, more than policy.max_share = {share:g} of them (retrain, and begin anew)",
             )  # fmt: skip
         return None
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import networkx as nx
 import numpy as np
@@ -12,81 +11,11 @@ from numpy.typing import NDArray
 from fedunlearn.data import FederatedDataset, Role
 from fedunlearn.errors import UserError, listed, nearest
 from fedunlearn.randomness import uniforms
-from fedunlearn.requests.docket import Breach, Docket, Rule
+from fedunlearn.requests.decisions import Decisions, DeletionRequest, Refusal
+from fedunlearn.requests.docket import Breach, Docket
 from fedunlearn.requests.settings import RequestPolicy, RequestSettings
+from fedunlearn.requests.windows import together, window_of
 from fedunlearn.topology import Repair, remove_vertex
-
-_SEVERAL = "class"
-"""Level of an answer to requests of several clients: like a class, it is a set of samples without one owner."""
-
-
-@dataclass(frozen=True)
-class DeletionRequest:
-    """What is answered as one: its number, level, the vertex that asks (if one does) and the sample ids that go.
-
-    ``leaves`` lists the vertices that are taken out, in the order in which they go: the asking client at client level,
-    and every client that sample or class deletion leaves without a sample (docs/certificates.md: a client emptied is a
-    client deleted). ``asked`` are the numbers of the experiment's requests that are answered here: one, or all that
-    arrived in the same window. Those of one client have its number (``node``), and client level if it asked to leave;
-    those of several have level ``class`` and neither node nor label. ``askers`` are those who asked, None the operator.
-    """
-
-    number: int
-    level: str
-    node: int | None
-    label: int | None
-    sample_ids: NDArray[np.int64]
-    leaves: tuple[int, ...]
-    asked: tuple[int, ...] = ()
-    askers: tuple[int | None, ...] = ()
-
-    @property
-    def where(self) -> str:
-        """The key of the experiment that an error about this answer names: the first request that is answered here."""
-        return f"requests.{self.asked[0] if self.asked else self.number}"
-
-    def describe(self) -> str:
-        """Return the request in a few words."""
-        if len(self.asked) > 1:
-            return f"{len(self.asked)} requests together: {len(self.sample_ids)} samples{self._whose()}"
-        if self.level == "client":
-            return f"client {self.node} leaves with {len(self.sample_ids)} samples"
-        if self.level == "class":
-            return f"class {self.label} goes everywhere: {len(self.sample_ids)} samples"
-        return f"client {self.node} deletes {len(self.sample_ids)} of its samples"
-
-    def _whose(self) -> str:
-        gone = f"; {listed(self.leaves)} leave{'s' if len(self.leaves) == 1 else ''}" if self.leaves else ""
-        return ("" if self.node is None else f" of client {self.node}") + gone
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """A request that is not answered: its number in the experiment, what was asked, by whom, and why not.
-
-    ``by`` is None for the operator. ``reason`` is one sentence, and names what is allowed.
-    """
-
-    number: int
-    level: str
-    client: int | None
-    label: str | int | None
-    by: int | None
-    at: float
-    rule: Rule
-    reason: str
-
-
-@dataclass(frozen=True)
-class Decisions:
-    """What becomes of the requests of an experiment: ``answered`` in this order, and ``refused``.
-
-    ``notes`` are sentences for those who run the network. No decision depends on them.
-    """
-
-    answered: tuple[DeletionRequest, ...]
-    refused: tuple[Refusal, ...]
-    notes: tuple[str, ...] = ()
 
 
 def resolve_requests(
@@ -130,8 +59,8 @@ def decide_requests(
             refused.append(_refusal(number, request, decided))
             continue
         answered.append(decided)
-        windows.append(request.at // window if window else float(number))
-    return Decisions(_together(answered, windows), tuple(refused), court.notes())
+        windows.append(window_of(request.at, window) if window else float(number))
+    return Decisions(together(answered, windows), tuple(refused), court.notes())
 
 
 class _Court:
@@ -290,37 +219,3 @@ def _label(label: str | int | None, where: str, dataset: FederatedDataset) -> in
             f"{where}.label = '{label}' is not a class{nearest(str(label), names)} (allowed: {listed(names)})",
         )
     return names.index(label)
-
-
-def _together(answered: Sequence[DeletionRequest], windows: Sequence[float]) -> tuple[DeletionRequest, ...]:
-    """Return one request for each run of equal windows, numbered anew."""
-    groups: list[list[DeletionRequest]] = []
-    for place, request in enumerate(answered):
-        if place and windows[place] == windows[place - 1]:
-            groups[-1].append(request)
-        else:
-            groups.append([request])
-    return tuple(_union(number, group) for number, group in enumerate(groups))
-
-
-def _union(number: int, group: Sequence[DeletionRequest]) -> DeletionRequest:
-    """Return the requests of a group as one.
-
-    Its level is one that no theorem reads too mildly: of one client, ``client`` if it leaves by its own request, else
-    ``sample``, whose bounds count samples; of several clients, ``class``, which is refused wherever a theorem is about
-    one client's data.
-    """
-    first = group[0]
-    if len(group) == 1:
-        level, node, label = first.level, first.node, first.label
-    else:
-        nodes = {request.node for request in group}
-        node = first.node if len(nodes) == 1 else None
-        level = _SEVERAL if node is None else "client" if any(r.level == "client" for r in group) else "sample"
-        label = None
-    return DeletionRequest(
-        number, level, node, label, np.sort(np.concatenate([request.sample_ids for request in group])),
-        tuple(vertex for request in group for vertex in request.leaves),
-        tuple(asked for request in group for asked in request.asked),
-        tuple(dict.fromkeys(asker for request in group for asker in request.askers)),
-    )  # fmt: skip

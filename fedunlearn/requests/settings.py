@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedunlearn.settings import Settings
 
@@ -24,6 +24,13 @@ class RequestSettings(Settings):
         default=None, description="client who asks, or 'operator'; default: the owner, and the operator for a class"
     )
     at: float = Field(default=0.0, ge=0, description="day on which the request arrives, counted from a public day 0")
+
+    @field_validator("samples")
+    @classmethod
+    def _not_empty(cls, samples: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if samples == ():
+            raise ValueError("must name at least one sample")
+        return samples
 
     @model_validator(mode="after")
     def _complete(self) -> RequestSettings:

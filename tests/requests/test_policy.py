@@ -211,6 +211,13 @@ def test_the_level_of_an_answer_to_several_requests_is_one_that_no_theorem_reads
     assert of(leave(0), {"level": "class", "label": 1}) == ("class", None)
 
 
+def test_a_window_begins_with_the_day_that_is_written():
+    """0.3 // 0.1 is 2 in binary, though day 0.3 begins the fourth window."""
+    found = decide(draw(0, 1, at=0.2), draw(0, 1, at=0.25), draw(0, 1, at=0.3), draw(0, 1, at=0.39), window=0.1)
+    assert [answer.asked for answer in found.answered] == [(0, 1), (2, 3)]
+    assert len(decide(draw(0, 1, at=1e300), draw(0, 1, at=1e308), window=1e-300).answered) == 1
+
+
 def test_days_do_not_go_backwards():
     with pytest.raises(UserError, match=r"requests\.1\.at = 1 is before the request above it \(allowed: from 2 on\)"):
         decide(draw(0, 1, at=2), draw(0, 1, at=1))
@@ -296,6 +303,24 @@ def test_a_window_is_the_union_of_what_it_answers_one_by_one(asked, policy, step
     assert [n for answer in together.answered for n in answer.asked] == sorted(single)
 
 
+@given(st.integers(1, 300), st.lists(st.tuples(st.integers(1, 300), st.integers(-1, 1)), min_size=2, max_size=6))
+@settings(max_examples=200, deadline=None)
+def test_windows_are_those_of_the_decimals_that_are_written(window, places):
+    """Days lie at a beginning of a window, or a hundredth of a day before or after one."""
+    days = sorted(window * k + off for k, off in places)
+    found = decide(*[draw(0, 1, at=day / 100, by="operator") for day in days], window=window / 100)
+    windows = [{days[number] // window for number in answer.asked} for answer in found.answered]
+    assert all(len(places) == 1 for places in windows) and len(windows) == len({day // window for day in days})
+
+
+@given(st.integers(0, 100_000), st.integers(0, 300), st.integers(0, 300))
+@settings(max_examples=200, deadline=None)
+def test_an_interval_is_that_of_the_decimals_that_are_written(day, later, least):
+    asked = [draw(0, 1, at=day / 100), draw(0, 1, at=(day + later) / 100)]
+    found = decide(*asked, min_interval=least / 100)
+    assert broken_rules(found) == ([(1, "excessive")] if later < least else [])
+
+
 @given(ASKED, POLICY, DAYS, st.integers(0, 99))
 @settings(max_examples=80, deadline=None)
 def test_decisions_do_not_depend_on_what_is_in_a_sample(asked, policy, steps, seed):
@@ -330,6 +355,13 @@ def test_with_stop_the_first_refusal_is_the_error(asked):
 def test_every_rule_has_an_action_of_its_own():
     assert set(RULES) < set(RequestPolicy.model_fields)
     assert [key for key in RequestPolicy.model_fields if key in RULES] == list(RULES)
+
+
+def test_a_request_for_no_sample_is_a_mistake(tmp_path):
+    file = tmp_path / "x.toml"
+    file.write_text('[[requests]]\nlevel = "sample"\nclient = 3\nsamples = []\n')
+    with pytest.raises(UserError, match=r"requests\.0\.samples = \[\] must name at least one sample$"):
+        load_experiment(file)
 
 
 def test_a_policy_is_a_table_of_the_experiment(tmp_path):
