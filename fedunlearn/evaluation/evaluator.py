@@ -196,9 +196,12 @@ class Evaluator:
         """Return what a network holds before noise: the one vector behind its release, else a copy of every row."""
         return Snapshot(noise_free, None if noise_free is not None else self.keep(network), network)
 
-    def compare(self, before: Snapshot, after: Snapshot, ideal: Snapshot) -> dict[str, float]:
+    def compare(self, before: Snapshot, after: Snapshot, ideal: Snapshot) -> dict[str, float | None]:
         """Return how far the network was, and is, from its retrained twin: parameters (L2) and predictions (total
-        variation), the largest over nodes, before noise on both sides where there is noise."""
+        variation), the largest over nodes, before noise on both sides where there is noise.
+
+        A distance is None where, under faults, nobody who is present in the twin was present in the network.
+        """
         now, predicted = self._distance(after, ideal)
         return {
             "distance_to_retrained": now,
@@ -206,10 +209,13 @@ class Evaluator:
             "prediction_distance_to_retrained": predicted,
         }
 
-    def _distance(self, a: Snapshot, b: Snapshot) -> tuple[float, float]:
-        """Return the largest distances in parameters and in predictions over the vertices that are present in ``b``."""
+    def _distance(self, a: Snapshot, b: Snapshot) -> tuple[float | None, float | None]:
+        """Return the largest distances in parameters and in predictions over the vertices that are present in ``b``,
+        under faults in both."""
         mine, theirs = a.rows or a.network, b.rows or b.network
         alive = b.network.present & (mine.present if b.network.course is not None else True)
+        if not alive.any() and (a.vector is None or b.vector is None):
+            return None, None
         if a.vector is None and b.vector is None:
             params = {"other": theirs.name, "inputs": _INPUTS}
             predictions = mine.measure_later(f"{_PROGRAMS}:prediction_distance", params)

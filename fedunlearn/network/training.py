@@ -142,15 +142,20 @@ def _begin_round(network: Network, training: TrainingSettings, round_: int) -> C
 def _begin_average(
     network: Network, training: TrainingSettings, round_: int, under: Round | None
 ) -> Callable[[], None]:
-    """Let the sampled clients of a federated round train; the function that is returned averages them."""
+    """Let the sampled clients of a federated round train; the function that is returned averages them.
+
+    Clients without a retained sample are sampled like others, so that a deletion changes nobody's draw. Where samples
+    weigh and none of those sampled has any, all rows stay what they are, as with equal weights.
+    """
     chosen = sampled_clients(network.seed, network.present, training.client_fraction, round_)
     local_steps(network, training, round_, chosen.tolist())
     weights = np.zeros(network.num_nodes)
     weights[chosen] = network.counts[chosen] if training.weighting == "samples" else 1.0
-    mean = network.mean_later(weights)
+    mean = network.mean_later(weights) if weights.any() else None
 
     def end() -> None:
-        network.write(mean.get().astype(np.float32), reset_momentum=False)
+        if mean is not None:
+            network.write(mean.get().astype(np.float32), reset_momentum=False)
         if under is None:
             network.charge_server(len(chosen), round_)
         else:

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 
+import networkx as nx
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from rich.console import Console
 from sklearn.metrics import roc_auc_score
+from small_runs import run
 from worlds import all_rows, image_data, model_for, open_session, ring_network, table_data
 
 from fedunlearn.data import Role
 from fedunlearn.errors import UserError
 from fedunlearn.evaluation import EvaluationSettings
 from fedunlearn.evaluation.evaluator import Evaluator, Snapshot
+from fedunlearn.plots.draw import draw_all
+from fedunlearn.results.table import summary_table
 
 DATA = image_data(sizes=(15, 40))
 MODEL, FEATURES = model_for(DATA)
@@ -194,6 +200,36 @@ def test_a_leaver_does_not_count_in_distances():
         stay = [0, 1, 2, 3, 5]
         expected = np.linalg.norm(rows[stay].astype(float) - rows[0], axis=1).max()
         assert found["distance_before"] == found["distance_to_retrained"] == pytest.approx(expected)
+
+
+def test_there_is_no_distance_where_nobody_can_be_compared():
+    rows = np.stack([vector(i) for i in range(6)])
+    one = rows[0].astype(np.float64)
+    with open_session(DATA, MODEL, FEATURES) as session:
+        measuring = evaluator()
+        network, twin = (with_rows(ring_network(session, name), rows) for name in ("main", "twin"))
+        measuring.put_node_test(network)
+        twin.away = np.ones(6, dtype=bool)
+        mine, theirs = Snapshot(None, None, network), Snapshot(None, None, twin)
+        for before, ideal in ((mine, theirs), (Snapshot(one, None, network), theirs)):
+            assert set(measuring.compare(before, before, ideal).values()) == {None}
+        both = measuring.compare(mine, Snapshot(one, None, network), Snapshot(one, None, twin))
+        assert both["distance_before"] is None and both["distance_to_retrained"] == 0.0
+
+
+def test_a_run_in_which_other_nodes_answer_than_trained_to_the_end(tmp_path):
+    events = [("leave", 1, [2, 3]), ("return", 5, [2, 3]), ("leave", 6, [0, 1])]
+    found = run(
+        tmp_path / "out", data={"clients": 4}, topology={"generator": "complete"}, unlearning={"method": "finetune"},
+        faults={"events": [{"kind": kind, "round": at, "nodes": nodes} for kind, at, nodes in events]},
+        requests=[{"level": "sample", "client": 2, "count": 2}],
+    )  # fmt: skip
+    (entry,) = found.summary["requests"]
+    assert entry["distance_before"] is None and entry["distance_to_retrained"] >= 0
+    printed = Console(file=io.StringIO(), width=200)
+    printed.print(summary_table(found.summary))
+    assert "before unlearning" not in printed.file.getvalue() and "to retraining" in printed.file.getvalue()
+    assert all(path.is_file() for path in draw_all(tmp_path / "out", nx.complete_graph(4)))
 
 
 def test_a_copy_does_not_follow_the_network():

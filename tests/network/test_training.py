@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import networkx as nx
 import numpy as np
 import pytest
@@ -11,8 +13,10 @@ from hypothesis import strategies as st
 from fedunlearn.errors import UserError
 from fedunlearn.network import Network, TrainingSettings, train, train_together
 from fedunlearn.network.programs import finite
+from fedunlearn.network.schedule import sampled_clients
 from fedunlearn.network.training import check_finite
 from fedunlearn.topology import remove_vertex
+from tests.small_runs import numbers, run
 from tests.worlds import all_rows, image_data, model_for, open_session, ring_network
 
 DATA = image_data(clients=6)
@@ -72,6 +76,34 @@ def test_side_by_side_gives_the_bits_of_one_after_the_other(mixing, hosts):
 @pytest.mark.parametrize("hosts", [1, 2])
 def test_federated_averaging_side_by_side(hosts):
     assert together(FEDAVG, hosts=hosts) == alone(FEDAVG)
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("weighting", ["equal", "samples"])
+def test_a_round_that_samples_only_clients_without_samples_changes_no_row(weighting, hosts):
+    training = FEDAVG.model_copy(update={"rounds": 12, "client_fraction": 1 / 6, "weighting": weighting})
+    gone = np.concatenate([DATA.train_rows(c) for c in range(5)])
+    model, features = model_for(DATA)
+    with open_session(DATA, model, features, hosts=hosts) as session:
+        network = ring_network(session, deleted=gone, momentum=True)
+        rows = [all_rows(network)]
+        train(network, training, watch=lambda _, n: rows.append(all_rows(n)))
+        moved = [not np.array_equal(a, b) for a, b in pairwise(rows)]
+        sampled = [sampled_clients(network.seed, network.present, 1 / 6, r).tolist() for r in range(12)]
+        assert moved == [clients == [5] for clients in sampled] and 0 < sum(moved) < 12
+        assert network.ledger.totals("train")["messages"] == 12 * 2
+
+
+def test_clients_without_samples_are_in_the_draws_of_the_network_and_of_its_twin():
+    story = {
+        "data": {"clients": 4}, "topology": {"generator": "complete", "repair": "relay"},
+        "training": {"algorithm": "fedavg", "client_fraction": 0.25, "weighting": "samples", "rounds": 12},
+        "unlearning": {"method": "retrain"}, "requests": [{"level": "client", "client": 0}],
+    }  # fmt: skip
+    found = run(**story).summary
+    assert 0 in {int(c) for r in range(12) for c in sampled_clients(3, np.ones(4, bool), 0.25, r)}
+    assert found["requests"][0]["distance_to_retrained"] == 0.0
+    assert numbers(run(hosts=2, **story).summary) == numbers(found)
 
 
 @pytest.mark.parametrize(("name", "features"), [("softmax", "unit"), ("small-cnn", "raw")])
