@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import platform
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -32,7 +33,16 @@ from fedunlearn.data.split import read_part
 from fedunlearn.errors import UserError, out_of_memory
 from fedunlearn.flower.codec import Address, decode_request, encode_error, encode_reply
 from fedunlearn.flower.journal import RESUME, Journal
-from fedunlearn.flower.places import LASTING, adopt, find_store, new_store, owner_of_stores, place_of, store_root
+from fedunlearn.flower.places import (
+    LASTING,
+    adopt,
+    find_store,
+    new_store,
+    owner_of_stores,
+    place_of,
+    remove_store,
+    store_root,
+)
 from fedunlearn.network.borders import Beside
 from fedunlearn.network.host import Host
 from fedunlearn.network.store import Store
@@ -95,10 +105,9 @@ def _journalled(request: Request, address: Address, context: Context) -> Reply:
     folder = find_store(root, address.session, address.host)
     if request.op == "setup":
         return _set_up(_as_configured(request, context), address, context, root, folder)
+    if request.op == "close":
+        return _close(address, context, folder)
     if folder is None:
-        if request.op == "close":  # done already, or never set up: there is nothing to end
-            _forget(context)
-            return Reply()
         raise UserError(
             f"host {address.host} was asked for '{request.op}', but machine '{platform.node()}' has no store of "
             f"this session in '{root}'; hosts that change machines need a `store` that all machines share; {RESUME}"
@@ -119,11 +128,11 @@ def _journalled(request: Request, address: Address, context: Context) -> Reply:
             reply: Reply | UserError = host.handle(request)
         except UserError as error:
             reply = error
-        if request.op == "close":
-            _forget(context)
-        else:
-            _attached[str(folder)] = (address.sequence, host)
-            _remember(context, folder, address, journal.finish(address.sequence, reply))
+        except BaseException:
+            host.workers.close()  # no message finds this host any more but the one that deletes its store
+            raise
+        _attached[str(folder)] = (address.sequence, host)
+        _remember(context, folder, address, journal.finish(address.sequence, reply))
     if isinstance(reply, UserError):
         raise reply
     return reply
@@ -153,6 +162,20 @@ def _set_up(request: Request, address: Address, context: Context, root: Path, fo
         _remember(context, folder, address, journal.finish(address.sequence, reply))
     _attached[str(folder)] = (address.sequence, host)
     return reply
+
+
+def _close(address: Address, context: Context, folder: Path | None) -> Reply:
+    """End the host and delete its store, whatever its journal says was broken off; one that is gone needs nothing.
+
+    Raises UserError for a store of another session or host.
+    """
+    if folder is not None:
+        journal = Journal(folder, address.session, address.host)
+        with suppress(FileNotFoundError), journal.held():  # not there: it has just been deleted
+            journal.check_owner()
+            _end(folder)
+    _forget(context)
+    return Reply()
 
 
 def _as_configured(request: Request, context: Context) -> Request:
@@ -213,11 +236,15 @@ def _forget(context: Context) -> None:
     handle = _handle(context)
     if handle is None:
         return
-    folder = str(handle["folder"])
-    if folder in _attached:
-        _attached.pop(folder)[1].workers.close()
-    Store(Path(folder)).remove()
+    _end(Path(str(handle["folder"])))
     del context.state[_HANDLE]
+
+
+def _end(folder: Path) -> None:
+    """End the workers of a host that this process has open, if any, and delete its store."""
+    if str(folder) in _attached:
+        _attached.pop(str(folder))[1].workers.close()
+    remove_store(folder)
 
 
 def _remember(context: Context, folder: Path, address: Address, checksum: str) -> None:

@@ -2,7 +2,7 @@
 
 A message is *begun*, then carried out, then *done*, and its reply is kept until the next is done. Delivered again, it
 is answered from here. Begun but not done means that a process ended half-way: nobody knows which rows it had changed,
-so the host says so and does nothing more. One process at a time holds the journal.
+so the host says so and does nothing more; its store can still be deleted. One process at a time holds the journal.
 """
 
 from __future__ import annotations
@@ -52,8 +52,7 @@ class Journal:
         """
         notes = self._read()
         begun, done = int(notes["begun"]), int(notes["done"])
-        if (notes["session"], notes["host"]) != (self.session, self.host):
-            raise UserError(f"the store {self.folder} belongs to another host or session; {RESUME}")
+        self._refuse_others(notes)
         if begun != done:
             raise UserError(
                 f"host {self.host} was stopped in the middle of message {begun}: nobody knows which rows it had "
@@ -76,6 +75,14 @@ class Journal:
         with suppress(UserError):
             return int(self._read()["done"]) >= sequence
         return False
+
+    def check_owner(self) -> None:
+        """Raise UserError if the store is another host's; one that tells nobody's name is taken for this host's."""
+        try:
+            notes = self._read()
+        except UserError:
+            return
+        self._refuse_others(notes)
 
     def begin(self, sequence: int) -> None:
         """Note that a message is being carried out."""
@@ -108,6 +115,10 @@ class Journal:
         except (OSError, ValueError):
             raise UserError(f"the store {self.folder} of host {self.host} is gone or damaged; {RESUME}") from None
         return notes
+
+    def _refuse_others(self, notes: dict[str, Any]) -> None:
+        if (notes["session"], notes["host"]) != (self.session, self.host):
+            raise UserError(f"the store {self.folder} belongs to another host or session; {RESUME}")
 
     def _write(self, **notes: Any) -> None:
         self._store.write_json(_NAME, {"session": self.session, "host": self.host, **notes})

@@ -3,6 +3,9 @@
 A store notes its owner: the process whose end makes it useless. That is this process for a local run, Ray's own process
 on the machine for the simulation runtime, the SuperNode for the deployment runtime. Whoever makes a store removes those
 of dead owners in the same place. A SuperNode may come back after it was killed, so its stores are kept for a day.
+
+Beside the stores of a session lies a *token*, a small file of random letters, by which hosts know that they see the
+same folder. It goes with the last of the session's stores.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import json
 import os
 import platform
 import re
+import secrets
+import stat
 import sys
 import time
 from contextlib import suppress
@@ -30,6 +35,8 @@ KEPT_SECONDS = 24 * 3600.0
 """How long the store of a SuperNode that is gone waits for it."""
 _PREFIX = "fedunlearn-"
 _SESSION = re.compile(r"[0-9a-f]{32}")
+_NAMED = re.compile(rf"\.?{_PREFIX}([0-9a-f]{{32}})-.*")
+"""The name of a SuperNode's store, or of a token."""
 _PROC = Path("/proc")
 
 
@@ -146,11 +153,39 @@ def find_store(root: Path, session: str, host: int) -> Path | None:
 def place_of(root: Path, session: str) -> str:
     """Return a name that is the same for all hosts of a session that find each other's stores below ``root``.
 
-    That is the folder itself, as one running system knows it, and whose it is; the name tells nothing else of them.
+    That is the folder itself, as one running system knows it, whose it is, and the session's token in it; the name
+    tells nothing else of them. Empty, which stands for no place, where one of these cannot be known: hosts then read
+    nothing of each other.
     """
-    there = root.stat()
-    known = (session, _boot(), there.st_dev, there.st_ino, os.geteuid())
-    return hashlib.sha256(" ".join(map(str, known)).encode()).hexdigest() if _boot() else ""
+    there, boot, token = root.stat(), _boot(), _token(root, session)
+    known = (session, boot, there.st_dev, there.st_ino, os.geteuid(), token)
+    return hashlib.sha256(" ".join(map(str, known)).encode()).hexdigest() if boot and token else ""
+
+
+def _token(root: Path, session: str) -> str:
+    """Return what the token of a session says, made now if there is none; empty unless it is this user's own.
+
+    Machines that were restored from one snapshot, or share a disk, have the same names for a folder, and containers the
+    same number for their users: none of them has a file that another one made since, and owns it.
+    """
+    path = root / f".{_PREFIX}{session}-{os.geteuid()}"
+    fresh = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    with suppress(OSError):  # another host may have been first
+        written = os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w")
+        try:
+            with written:
+                written.write(secrets.token_hex(32))
+            os.link(fresh, path)
+        finally:
+            fresh.unlink()
+    with (
+        suppress(OSError, UnicodeDecodeError),
+        os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)) as token,
+    ):
+        status = os.fstat(token.fileno())
+        if stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid():
+            return token.read(64)
+    return ""
 
 
 def adopt(folder: Path, owner: int, kept: bool) -> None:
@@ -178,8 +213,17 @@ def store_root(node: str, run: str) -> Path:
     return root
 
 
+def remove_store(folder: Path) -> None:
+    """Remove a store, and the token of its session if it was the last one there."""
+    Store(folder).remove()
+    named = _NAMED.fullmatch(folder.name)
+    if named is not None and not any(folder.parent.glob(f"{_PREFIX}{named[1]}-*")):
+        with suppress(OSError):
+            (folder.parent / f".{_PREFIX}{named[1]}-{os.geteuid()}").unlink()
+
+
 def remove_stale(root: Path, *, but: Path | None = None) -> list[Path]:
-    """Remove the stores below ``root`` whose owners are dead, and return them.
+    """Remove the stores below ``root`` whose owners are dead, and return them; tokens without a store go after a day.
 
     Left alone: stores of other users, of other machines and of other containers, those that note no owner, and those of
     SuperNodes that were used in the last day.
@@ -187,8 +231,13 @@ def remove_stale(root: Path, *, but: Path | None = None) -> list[Path]:
     removed = []
     for folder in root.glob(f"{_PREFIX}*"):
         if folder != but and _is_mine(folder) and _is_stale(folder):
-            Store(folder).remove()
+            remove_store(folder)
             removed.append(folder)
+    for token in root.glob(f".{_PREFIX}*"):
+        with suppress(OSError):  # another user's, or just being removed
+            named, age = _NAMED.fullmatch(token.name), time.time() - token.lstat().st_mtime
+            if named is not None and age > KEPT_SECONDS and not any(root.glob(f"{_PREFIX}{named[1]}-*")):
+                token.unlink()
     return removed
 
 

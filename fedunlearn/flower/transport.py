@@ -37,6 +37,7 @@ class GridTransport:
         self._nodes = list(nodes)
         self._patience = patience
         self._session, self._sent = "", [0] * len(self._nodes)
+        self._broken_off = False
 
     @property
     def num_hosts(self) -> int:
@@ -51,8 +52,16 @@ class GridTransport:
     def exchange(self, requests: Sequence[Request | None]) -> list[Reply | None]:
         """Deliver ``requests[h]`` to host ``h``, wait for all, and return the replies in host order.
 
-        Raises UserError with the sentence of the first host that could not do its part.
+        Raises UserError with the sentence of the first host that could not do its part. When that has happened, hosts
+        that are away are not waited for to be closed: only those that are there are.
         """
+        broken_off, self._broken_off = self._broken_off, True
+        ending = broken_off and all(request is None or request.op == "close" for request in requests)
+        replies = self._exchange(requests, ending)
+        self._broken_off = False
+        return replies
+
+    def _exchange(self, requests: Sequence[Request | None], ending: bool) -> list[Reply | None]:
         if requests[0] is not None and requests[0].op == "setup":
             self._session, self._sent = uuid4().hex, [0] * len(self._nodes)
         contents: dict[int, RecordDict] = {}
@@ -62,7 +71,7 @@ class GridTransport:
                 addresses[host] = Address(self._session, host, self._sent[host])
                 self._sent[host] += 1
                 contents[host] = encode_request(request, addresses[host])
-        answers = self._at_once(contents) if self.immediate else self._over_a_network(contents)
+        answers = self._at_once(contents) if self.immediate else self._over_a_network(contents, ending)
         return [
             None if request is None else _unwrap(answers.get(host), request.op, addresses[host])
             for host, request in enumerate(requests)
@@ -77,15 +86,18 @@ class GridTransport:
         answers = {host: replies.get(message.metadata.message_id) for host, message in messages.items()}
         return {host: answer for host, answer in answers.items() if answer is not None}
 
-    def _over_a_network(self, contents: dict[int, RecordDict]) -> dict[int, Message]:
-        """Send, ask for the answers often at first and then every second, and send again to whoever was away."""
+    def _over_a_network(self, contents: dict[int, RecordDict], ending: bool) -> dict[int, Message]:
+        """Send, ask for the answers often at first and then every second, and send again to whoever was away.
+
+        ``ending``: whoever is away gives no answer.
+        """
         answers: dict[int, Message] = {}
         travelling: dict[str, int] = {}
         to_send, away = set(contents), dict[int, float]()
         connected = self._connected()
         stamps = dict(connected)
         begun = looked = time.monotonic()
-        while len(answers) < len(contents):
+        while len(answers) + (len(away) if ending else 0) < len(contents):
             ready = sorted(host for host in to_send if self._nodes[host] in connected)
             messages = [self._message(host, contents[host]) for host in ready]
             for number, host in zip(self._grid.push_messages(messages) if messages else [], ready):
@@ -110,7 +122,7 @@ class GridTransport:
                 to_send |= set(came_back) - set(answers)
             away = {h: away.get(h, now) for h in contents if h not in answers and self._nodes[h] not in connected}
             for host, since in away.items():
-                if now - since > self._patience:
+                if now - since > self._patience and not ending:
                     raise UserError(
                         f"host {host} (SuperNode {self._nodes[host]}) has been away for {self._patience:g} s; start it "
                         "again with the same key and resume the run from its last checkpoint"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +21,9 @@ from fedunlearn.flower import GridTransport, LocalGrid, client_app, transport
 from fedunlearn.flower.places import LASTING
 from fedunlearn.network import Network, RuntimeSettings, Session, TrainingSettings, Transport, datasource, train
 from fedunlearn.network.inline import InlineTransport
-from fedunlearn.network.transport import Request
+from fedunlearn.network.store import Store
+from fedunlearn.network.transport import Reply, Request
+from fedunlearn.network.workers import Workers
 from fedunlearn.topology.partition import bounds
 from tests.worlds import all_rows, image_data, model_for, ring_network
 
@@ -205,6 +209,105 @@ def test_a_store_on_another_machine_is_told(tmp_path: Path) -> None:
     grid._local._contexts[2].node_config["store"] = str(tmp_path / "there")
     with pytest.raises(UserError, match=r"has no store of this session in '.*there'; hosts that change machines need"):
         session.ask("put", {}, {"x": np.zeros(3)})
+
+
+def as_flower_does(grid: FarGrid, *, killed: bool = False) -> None:
+    """Answer for a ClientApp that raises; ``killed``: its SuperNode ends with it, and is started again."""
+    app = grid._local._app
+
+    def answer(message: Message, context: Any) -> Message:
+        try:
+            return app(message, context)
+        except ZeroDivisionError as error:
+            if killed:
+                grid.kill(message.metadata.dst_node_id)
+            return Message(Error(5 if killed else 2, f"ClientApp raised {error!r}"), reply_to=message)
+
+    grid._local._app = answer  # type: ignore[assignment]
+
+
+def test_the_first_error_is_told_and_samples_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    handle, requests, ended = client_app.Host.handle, list[Request](), list[int]()
+
+    def fails(host: Any, request: Request) -> Reply:
+        requests.append(request)
+        if len(requests) == 5:
+            raise ZeroDivisionError("the true cause")
+        return handle(host, request)
+
+    monkeypatch.setattr(client_app.Host, "handle", fails)
+    monkeypatch.setattr(Workers, "close", lambda self: ended.append(1))
+    grid = FarGrid(2, tmp_path, lambda grid, number: "answer")
+    as_flower_does(grid)
+    with pytest.raises(UserError, match=r"^host [01] failed at .*the true cause"):
+        story(GridTransport(grid, grid.get_node_ids()))
+    assert len(requests) > 5 and len(ended) == 2 and not client_app._attached
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_whose_host_is_killed_while_it_closes_ends_well(
+    direct: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remove, killed = Store.remove, list[Path]()
+
+    def half(store: Store) -> None:
+        if not killed:
+            killed.append(store.folder)
+            for name in ("inputs.npy", "journal.json"):
+                (store.folder / name).unlink()
+            raise ZeroDivisionError
+        remove(store)
+
+    monkeypatch.setattr(Store, "remove", half)
+    grid = FarGrid(2, tmp_path, lambda grid, number: "answer")
+    as_flower_does(grid, killed=True)
+    assert np.array_equal(story(GridTransport(grid, grid.get_node_ids())), direct, equal_nan=True)
+    assert killed and not any(tmp_path.iterdir())
+
+
+def test_a_store_that_is_gone_needs_no_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, _, session = set_up(tmp_path, lambda grid, number: "answer")
+    (folder,) = tmp_path.glob("fedunlearn-*")
+    shutil.rmtree(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr(client_app, "find_store", lambda *_: folder)  # as if it went after it was looked for
+        session.close()
+    session.close()
+
+
+def test_another_hosts_store_is_not_deleted(tmp_path: Path) -> None:
+    _, _, session = set_up(tmp_path, lambda grid, number: "answer")
+    (folder,) = tmp_path.glob("fedunlearn-*")
+    notes = json.loads((folder / "journal.json").read_text())
+    (folder / "journal.json").write_text(json.dumps({**notes, "host": 1}))
+    with pytest.raises(UserError, match="belongs to another host or session"):
+        session.close()
+    assert (folder / "inputs.npy").is_file()
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    now = 0.0
+
+    def monotonic(self) -> float:
+        """Return the time in seconds."""
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass."""
+        self.now += seconds
+
+
+def test_whoever_stays_away_is_waited_for_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr(transport, "time", clock)
+    grid = FarGrid(2, tmp_path, lambda grid, number: "gone" if number == 5 else "answer")
+    far = GridTransport(grid, grid.get_node_ids(), patience=300.0)
+    with pytest.raises(UserError, match=r"host 0 \(SuperNode 2\) has been away for 300 s"):
+        story(far)
+    assert 300 < clock.now < 320
+    assert [path.name[-2:] for path in tmp_path.glob("fedunlearn-*")] == ["-0"], "who was there was closed"
 
 
 @pytest.mark.parametrize("workers", [-1, 1.5, "two", True])

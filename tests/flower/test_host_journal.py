@@ -71,6 +71,16 @@ def test_another_hosts_store_is_refused(journal: Journal) -> None:
         Journal(journal.folder, SESSION, 0).answer(1)
 
 
+def test_whose_a_store_is_does_not_depend_on_what_was_done(journal: Journal) -> None:
+    journal.begin(1)
+    Journal(journal.folder, SESSION, 1).check_owner()
+    for session, host in ((SESSION, 0), ("1" * 32, 1)):
+        with pytest.raises(UserError, match="belongs to another host or session"):
+            Journal(journal.folder, session, host).check_owner()
+    (journal.folder / "journal.json").unlink()
+    Journal(journal.folder, SESSION, 1).check_owner()
+
+
 @pytest.mark.parametrize("place", [0, -1])
 def test_rows_changed_by_somebody_else_are_noticed(journal: Journal, place: int) -> None:
     Store(journal.folder)["theta.main"][place, place] += 1

@@ -8,13 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from fedunlearn.errors import UserError
 from fedunlearn.flower import places
-from fedunlearn.flower.places import Owner, find_store, new_store, remove_stale, store_root
+from fedunlearn.flower.places import Owner, find_store, new_store, place_of, remove_stale, remove_store, store_root
 
 SESSION = "0123456789abcdef" * 2
 
@@ -143,3 +144,63 @@ def test_a_supernodes_own_folder_comes_first(tmp_path: Path, monkeypatch: pytest
     assert store_root("mine", "stores") == Path("mine") and (tmp_path / "mine").is_dir()
     assert store_root("", str(tmp_path / "new" / "deep")).is_dir()
     assert store_root("", "").is_dir()
+
+
+def tokens(root: Path) -> list[Path]:
+    return sorted(root.glob(".*"))
+
+
+def test_hosts_that_begin_at_once_know_that_they_are_at_one_place(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        named = set(threads.map(lambda _: place_of(tmp_path, SESSION), range(40)))
+    assert len(named) == 1 and "" not in named
+    assert [oct(path.stat().st_mode & 0o777) for path in tokens(tmp_path)] == ["0o600"]
+    assert place_of(tmp_path, SESSION[::-1]) not in named
+
+
+def test_machines_of_one_snapshot_are_not_one_place(tmp_path: Path) -> None:
+    here = place_of(tmp_path, SESSION)
+    tokens(tmp_path)[0].unlink()  # there, where everything else has the same names and numbers, is another token
+    assert place_of(tmp_path, SESSION) not in ("", here)
+
+
+@pytest.mark.parametrize("whose", ["another user's", "a link", "a folder", "a pipe", "unreadable"])
+def test_a_token_that_is_not_ours_is_no_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whose: str) -> None:
+    place_of(tmp_path, SESSION)
+    (token,) = tokens(tmp_path)
+    if whose == "another user's":
+        token.rename(tmp_path / f".fedunlearn-{SESSION}-{os.getuid() + 1}")
+        monkeypatch.setattr(places.os, "geteuid", lambda: os.getuid() + 1)
+    elif whose == "unreadable":
+        token.write_bytes(b"\xff" * 64)
+    else:
+        token.rename(tmp_path / "elsewhere")
+        {"a link": lambda: token.symlink_to("elsewhere"), "a folder": token.mkdir, "a pipe": lambda: os.mkfifo(token)}[
+            whose
+        ]()
+    assert place_of(tmp_path, SESSION) == ""
+
+
+def test_a_token_goes_with_the_last_store_of_its_session(tmp_path: Path) -> None:
+    others = SESSION[::-1]
+    stores = [new_store(os.getpid(), root=tmp_path, session=SESSION, host=host) for host in range(2)]
+    beside = new_store(os.getpid(), root=tmp_path, session=others, host=0)
+    here, there = place_of(tmp_path, SESSION), place_of(tmp_path, others)
+    remove_store(stores[0])
+    assert place_of(tmp_path, SESSION) == here
+    remove_store(stores[1])
+    assert len(tokens(tmp_path)) == 1 and place_of(tmp_path, others) == there
+    remove_store(beside)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_token_without_a_store_goes_after_a_day(tmp_path: Path) -> None:
+    old = time.time() - places.KEPT_SECONDS - 60
+    others = SESSION[::-1]
+    for session in (SESSION, others):
+        place_of(tmp_path, session)
+    for path in tokens(tmp_path):
+        os.utime(path, (old, old))
+    new_store(os.getpid(), root=tmp_path, session=others, host=0)
+    place_of(tmp_path, "f" * 32)
+    assert {path.name.split("-")[1] for path in tokens(tmp_path)} == {others, "f" * 32}
