@@ -50,6 +50,7 @@ class World:
 
 def prepare(experiment: Experiment, progress: Progress) -> World:
     """Load data, train the public extractor if there is one, build model and graph, decide about the requests."""
+    _refuse_gradients_of_the_deleted(experiment)
     dataset = load_dataset(experiment.data)
     nodes = len(dataset.clients(Role.TRAIN))
     if experiment.topology.nodes not in (None, nodes):
@@ -84,6 +85,16 @@ def prepare(experiment: Experiment, progress: Progress) -> World:
         experiment, dataset, features, public, model, graph, decisions, model.initial(experiment.seed), unlearner,
         progress, Trace.of(faults, graph, experiment.seed) if faults.enabled else None,
     )  # fmt: skip
+
+
+def _refuse_gradients_of_the_deleted(experiment: Experiment) -> None:
+    """Raise UserError if samples lie with their hosts alone and a method would have gradients of few of them sent."""
+    asked = getattr(experiment.unlearning.settings, "gradient", None)
+    if experiment.data.parts is not None and asked == "forget-set":
+        raise UserError(
+            "unlearning.gradient = 'forget-set' makes hosts send the gradient of the deleted samples alone, from which "
+            "a sample can be read, but with data.parts samples stay with their hosts (allowed: 'retained')"
+        )
 
 
 def choose_device(device: str, *, here: bool = True) -> str:

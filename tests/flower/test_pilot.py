@@ -182,6 +182,18 @@ def test_a_class_cannot_be_deleted_by_who_does_not_know_it(tmp_path: Path) -> No
         simulate(conductors, GridTransport(grid, grid.get_node_ids()))
 
 
+@pytest.mark.parametrize(
+    "more", [{"mode": "one-step"}, {"mode": "paper", "bound": "worst-case", "curvature_data": "asking-client"}]
+)
+def test_gradients_of_deleted_samples_alone_are_not_asked_for(more: dict[str, Any], tmp_path: Path) -> None:
+    conductors = cut(experiment(unlearning={"method": "newton", "gradient": "forget-set", **more}), tmp_path / "parts")
+    with (
+        supernodes(tmp_path / "parts") as grid,
+        pytest.raises(UserError, match=r"^unlearning.gradient = 'forget-set' .* with data.parts .*allowed: 'retained'"),
+    ):
+        simulate(conductors, GridTransport(grid, grid.get_node_ids()))
+
+
 def test_a_run_that_was_broken_off_goes_on_without_the_samples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     conductors = cut(experiment(runtime={"checkpoint_seconds": 0}), tmp_path / "parts")
     results = []
@@ -254,7 +266,7 @@ def test_deploy_gives_each_its_own_part(tmp_path: Path, monkeypatch: pytest.Monk
         def __exit__(self, *_: object) -> None:
             pass
 
-        def run(self, simulation: Path, overrides: Sequence[str], out: Path, say: Any) -> None:
+        def run(self, simulation: Path, overrides: Sequence[str], out: Path, say: Any, resume: Path | None) -> None:
             (tmp_path / "small.toml").write_text(dump_toml(experiment()))
             seen["experiment"] = load_experiment(tmp_path / "small.toml", list(overrides))
 
