@@ -16,7 +16,7 @@ import pytest
 from resume_kit import FILES
 from small_runs import numbers, releases
 
-from fedunlearn.results.run_directory import has_begun
+from fedunlearn.results.run_names import has_begun
 
 KILLS = 50
 EXPERIMENT = """
@@ -60,7 +60,7 @@ import fedunlearn.plots
 from fedunlearn.config import load_experiment
 from fedunlearn.flower.client_app import app
 from fedunlearn.flower.local import run_local
-from fedunlearn.results.run_directory import SETTINGS, unfinished
+from fedunlearn.results.run_names import SETTINGS, unfinished
 fedunlearn.plots.draw_all = lambda *_, **__: None  # takes longer than all the rest
 for line in sys.stdin:
     job = json.loads(line)

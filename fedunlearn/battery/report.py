@@ -28,7 +28,7 @@ from fedunlearn.results.evaluation_schema import (
     read_evaluation,
 )
 from fedunlearn.results.files import cannot_write, readable_json, write_atomically
-from fedunlearn.results.run_directory import FIGURES
+from fedunlearn.results.run_names import FIGURES
 from fedunlearn.results.words import describe_request
 
 if TYPE_CHECKING:

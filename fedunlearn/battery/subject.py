@@ -18,7 +18,7 @@ from fedunlearn.evaluation.evaluator import Evaluator, SampleSet
 from fedunlearn.evaluation.outputs import Outputs, SetName, outputs_of
 from fedunlearn.results.finished import finished_run
 from fedunlearn.results.reading import Run
-from fedunlearn.results.run_directory import SETTINGS
+from fedunlearn.results.run_names import SETTINGS
 from fedunlearn.simulation import World, prepare
 from fedunlearn.simulation.world import Progress
 

@@ -44,7 +44,7 @@ def views(
     from fedunlearn.privacy import read_certificates
     from fedunlearn.results import read_ledger, read_run
     from fedunlearn.results.reading import read_settings
-    from fedunlearn.results.run_directory import CERTIFICATES, LEDGER
+    from fedunlearn.results.run_names import CERTIFICATES, LEDGER
 
     summary = read_run(run).summary
     requests = summary["requests"]

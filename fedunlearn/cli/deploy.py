@@ -28,7 +28,7 @@ def deploy(
 ) -> None:
     """Run an experiment on a SuperLink with TLS and SuperNodes with keys, all on this machine, and end them again."""
     from fedunlearn.config import load_experiment
-    from fedunlearn.results.run_directory import finished_name, unfinished
+    from fedunlearn.results.run_names import finished_name, unfinished
 
     changes = list(overrides or ())
     changes += [f"seed={seed}"] if seed is not None else []

@@ -73,7 +73,7 @@ def settings_of(file: Path | None, resume: Path | None) -> Path:
         return file
     if resume is None:
         raise UserError("FILE is missing: an experiment in TOML, or --resume with the folder of an unfinished run")
-    from fedunlearn.results.run_directory import SETTINGS, unfinished
+    from fedunlearn.results.run_names import SETTINGS, unfinished
 
     return unfinished(resume) / SETTINGS
 
@@ -84,7 +84,7 @@ def begun_or_new(file: Path | None, out: Path | None, resume: Path | None) -> tu
         return out, None
     if out is not None:
         raise UserError(f"--out {out}: a run that is resumed keeps its name; leave --out away")
-    from fedunlearn.results.run_directory import has_begun
+    from fedunlearn.results.run_names import has_begun
 
     return (resume, None) if file is not None and not has_begun(resume) else (None, resume)
 

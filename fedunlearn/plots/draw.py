@@ -21,7 +21,7 @@ from fedunlearn.plots.style import save
 from fedunlearn.privacy import read_certificates
 from fedunlearn.results.metrics import MetricRow, node_of, read_metrics
 from fedunlearn.results.reading import read_summary
-from fedunlearn.results.run_directory import CERTIFICATES, FIGURES, METRICS
+from fedunlearn.results.run_names import CERTIFICATES, FIGURES, METRICS
 from fedunlearn.results.words import describe_request
 
 MOVED = "moved"

@@ -7,7 +7,8 @@ from fedunlearn.results.cache import ContentCache, Entry, content_key
 from fedunlearn.results.environment import versions
 from fedunlearn.results.metrics import MetricRow, node_scope, read_metrics
 from fedunlearn.results.reading import Run, read_ledger, read_run, read_summary
-from fedunlearn.results.run_directory import RunDirectory, is_run
+from fedunlearn.results.run_directory import RunDirectory
+from fedunlearn.results.run_names import is_run
 from fedunlearn.results.schema import check_summary
 from fedunlearn.results.table import summary_table
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from fedunlearn.errors import UserError, nearest
 from fedunlearn.plain_text import parse_json
 from fedunlearn.results.reading import Run, read_run
-from fedunlearn.results.run_directory import FAILURE, is_run
+from fedunlearn.results.run_names import FAILURE, is_run
 
 _PARTIAL = re.compile(r"\.partial-[0-9a-f]+$")
 

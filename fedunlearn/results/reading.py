@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedunlearn.errors import UserError, listed
 from fedunlearn.plain_text import parse_json, parse_toml
 from fedunlearn.results.metrics import MetricRow, read_metrics
-from fedunlearn.results.run_directory import LEDGER, LEDGER_SCHEMA, METRICS, MODELS, REQUIRED, SETTINGS, SUMMARY
+from fedunlearn.results.run_names import LEDGER, LEDGER_SCHEMA, METRICS, MODELS, REQUIRED, SETTINGS, SUMMARY
 from fedunlearn.results.schema import SCHEMA, check_summary
 from fedunlearn.results.vectors import read_vector
 

@@ -15,7 +15,7 @@ from safetensors.numpy import load_file
 from fedunlearn.errors import UserError
 from fedunlearn.results import RunDirectory, is_run, read_run, read_summary
 from fedunlearn.results.checkpoints import Checkpoints
-from fedunlearn.results.run_directory import REQUIRED, has_begun, unfinished
+from fedunlearn.results.run_names import REQUIRED, has_begun, unfinished
 
 SETTINGS = 'schema = "fedunlearn/settings/1"\nname = "example"\n'
 
