@@ -1,6 +1,8 @@
 """Training samples that lie with their hosts alone are measured there: what comes back are three sums over all of them.
 
-No host tells of a single sample. What was erased cannot be measured any more, by anybody.
+A host tells the sums over its own clients, at the ends of its block those of one client. Where one sample is asked for
+they say whether the model names it rightly, and where its loss stands: they hide no sample from the conductor. What was
+erased cannot be measured any more, by anybody.
 """
 
 from __future__ import annotations
