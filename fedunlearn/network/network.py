@@ -141,7 +141,8 @@ class Network(RowExchange):
 
         ``route`` lists vertices and whether each acts; those that do not only pass the token on. The h-th acting vertex
         calls ``program(block, population, node, h, token, **params)``, which returns the new token. ``vectors`` are
-        arrays that the program reads by name. A message of the size of one token is charged for every move.
+        arrays that the program reads by name. A message of the size of one token is charged for every move
+        (:meth:`charge_walk`).
         """
         stops = [int(node) for node, acts in route if acts]
         block_of = self.session.host_of[stops]
@@ -155,10 +156,14 @@ class Network(RowExchange):
             part = {**common, "route": [[h, stops[h]] for h in range(hop, end)]}
             token = self.session.tell(int(block_of[hop]), "walk", part, arrays).arrays["token"]
             hop = end
+        self.charge_walk(route, kind)
+        return token
+
+    def charge_walk(self, route: Sequence[tuple[int, bool]], kind: str = "token") -> None:
+        """Write a :meth:`walk` along a route into the ledger and the clock; nobody is contacted."""
         path = tuple(int(node) for node, _ in route)
         record = self.ledger.record(self.phase, kind, "walk", FLOAT32 * self.dim, route=path)
         self.clock.walk(record.messages, FLOAT32 * self.dim)
-        return token
 
     def checkpoint(self, label: str) -> None:
         """Keep a copy of all rows on the hosts under a label; later deletions do not change it."""

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from fedunlearn.errors import UserError
 from fedunlearn.network import Network
+from fedunlearn.network.population import FLOAT32
 from fedunlearn.privacy import PrivacySettings
 from fedunlearn.privacy.accounting.transcripts import paper_sigma, transcript_sigma
 from fedunlearn.privacy.accounting.walks import sigma_for_walk
@@ -58,6 +59,10 @@ class _Walk:
     centre: Vector
     number: int
 
+    def way(self, network: Network) -> Route:
+        """Return the route, and on from its end to the root, which broadcasts."""
+        return self.route.then_to(network.root, network.graph)
+
 
 class RestartWalk(Unlearner):
     """Answers a request by one walk of a token that starts from the trained (or the last released) model."""
@@ -69,7 +74,7 @@ class RestartWalk(Unlearner):
     def __init__(self, settings: RestartWalkSettings) -> None:
         self.settings = settings
         self._neighbours: list[int] = []
-        self._ahead: tuple[_Walk, Vector] | None = None
+        self._ahead: tuple[_Walk, Vector | None] | None = None
         self._last: _Walk | None = None
 
     def check(self, plan: Plan) -> None:
@@ -100,7 +105,12 @@ class RestartWalk(Unlearner):
         else:
             chosen, token = ahead
         self._last = chosen
-        released = situation.noised(lambda: rounded(token, chosen.params["lr"]))
+
+        def drawn() -> NDArray[np.float32]:
+            assert token is not None, "nobody walks where the token is stored"
+            return rounded(token, chosen.params["lr"])
+
+        released = situation.noised(drawn)
         situation.persist(released)
         network.broadcast(released)
         network.wipe()
@@ -229,11 +239,19 @@ class RestartWalk(Unlearner):
             return model
         return project(model[None], centre, self.settings.start_radius)[0]
 
-    def _answer(self, network: Network, chosen: _Walk, situation: Situation) -> Vector:
-        """Return the token that answers; without noise where an interrupted run has stored what its own came to."""
-        silent = situation.kept("release") is not None
-        walked = replace(chosen, params={**chosen.params, "noise": 0.0}) if silent else chosen
-        return self._go(network, walked, self._start(network, situation), _seed(situation))
+    def _answer(self, network: Network, chosen: _Walk, situation: Situation) -> Vector | None:
+        """Return the token that answers; None where an interrupted run has stored what its own came to.
+
+        Nobody walks then, for a walk without noise would show the vertices what the stored token hides; what the walk
+        took follows from its public route, and is charged.
+        """
+        if situation.kept("release") is None:
+            return self._go(network, chosen, self._start(network, situation), _seed(situation))
+        if situation.previous_release is None:
+            network.charge_all_reduce("model", FLOAT32)
+        _charge_work(network, chosen)
+        network.charge_walk(chosen.way(network).moves)
+        return None
 
     def _go(
         self, network: Network, chosen: _Walk, token: NDArray[np.float64], seed: int, reference: Vector | None = None
@@ -244,12 +262,16 @@ class RestartWalk(Unlearner):
             vectors["centre"] = chosen.centre
         if chosen.params["trust"] is not None:
             vectors["reference"] = token if reference is None else reference
-        route = chosen.route.then_to(network.root, network.graph)
         params = {**chosen.params, "noise_seed": torch_seed(seed, "walk noise", chosen.number)}
-        here = [min(int(network.counts[v]), _samples_of(chosen, v)) for v in route.stops]
-        network.clock.compute(float(sum(here)))
-        network.work["gradients"] += len(here)
-        return network.walk(_HOP, params, token, route.moves, vectors)
+        _charge_work(network, chosen)
+        return network.walk(_HOP, params, token, chosen.way(network).moves, vectors)
+
+
+def _charge_work(network: Network, chosen: _Walk) -> None:
+    """Charge the gradients of a walk, which follow from its route and the counts of samples."""
+    here = [min(int(network.counts[v]), _samples_of(chosen, v)) for v in chosen.way(network).stops]
+    network.clock.compute(float(sum(here)))
+    network.work["gradients"] += len(here)
 
 
 def _seed(situation: Situation) -> int:
