@@ -172,6 +172,16 @@ class Course:
         weights = members.active.astype(np.float64)
         self.state = replace(self.state, members=members, weights=weights, flight=Flight.none())
 
+    def come_back(self, state: State, participants: NDArray[np.bool_]) -> None:
+        """Go back to the round of ``state`` from a retraining, of which all ``participants`` (N,) hold the end.
+
+        The trace goes on from there as if the retraining had taken no round. Every other row is stale; whoever lost its
+        model in that round, or in the retraining, has none.
+        """
+        members = replace(state.members, memory=state.members.memory & self.state.members.memory)
+        self.state = replace(state, members=members)
+        self.release(participants)
+
     def remove(self, node: int, graph: nx.Graph) -> None:
         """Take a vertex out for good; ``graph`` is the repaired graph of those who stay. Its messages are dropped."""
         self.alive[node] = False
@@ -181,9 +191,22 @@ class Course:
         self.state = replace(state, members=depart(state.members, node), weights=weights, flight=flight)
         self.set_graph(graph)
 
+    @property
+    def released(self) -> bool:
+        """Whether there was a release since the beginning of the trace."""
+        return self.state.members.last > 0
+
     def stale(self) -> NDArray[np.bool_]:
         """Return (N,) the vertices whose row may hold what the last release was to forget. None of them is active."""
         return self.state.members.stale(self.alive)
+
+    def lost(self) -> NDArray[np.bool_]:
+        """Return (N,) the vertices without a model whose rows may hold what is left of one before the last release.
+
+        Such a row was a server's copy until then, and is of no use any more.
+        """
+        members = self.state.members
+        return self.alive & ~members.memory & (members.version < members.last)
 
     def wait(self, until: Callable[[Round], bool], limit: int) -> list[Round]:
         """Step through at most ``limit`` rounds without training or gossip, until one of which ``until`` is true.

@@ -158,6 +158,27 @@ def restart(network: Network) -> None:
     network.set_graph(network.graph)
 
 
+def retrain_for_answer(network: Network, training: Callable[[], None]) -> None:
+    """Run a training from the public start, along the trace from its beginning, for an answer that is being given.
+
+    Round, standing and participants are afterwards what they were: that an answer needs a retraining depends on data,
+    and neither who gives it nor anything that follows may.
+    """
+    course, participants = course_of(network), network.present
+    state = course.state
+    restart(network)
+    training()
+    gather_at_the_end(network, participants)
+    course.come_back(state, participants)
+    gather(network, [], participants)
+
+
+def forget_lost(network: Network) -> None:
+    """Overwrite rows and momenta of nodes that lost theirs before the last release, where a server kept a copy."""
+    none = np.zeros(0, dtype=np.int64)
+    _take_over(network, none, none, none, none, np.flatnonzero(course_of(network).lost()))
+
+
 # --- on the hosts --------------------------------------------------------------------------------------------------
 
 

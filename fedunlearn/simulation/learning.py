@@ -212,14 +212,19 @@ def situation_of(
     experiment, noised = world.experiment, journal or silent()
     key = f"{world_name} {release}"
 
+    def follow_recipe(network: Network) -> None:
+        run_recipe(world, network, situation, "retrain (fallback)", every=experiment.evaluation.every)
+
     def retrain(network: Network) -> None:
         if network.course is None:
             network.write(world.start)
-        else:
+            follow_recipe(network)
+        elif experiment.unlearning.method == "retrain":  # always so, whatever the data: its answer ends the second pass
             faulty.restart(network)
-        run_recipe(world, network, situation, "retrain (fallback)", every=world.experiment.evaluation.every)
-        if network.course is not None:
+            follow_recipe(network)
             faulty.gather_at_the_end(network)
+        else:
+            faulty.retrain_for_answer(network, lambda: follow_recipe(network))
 
     def persist(vector: NDArray[np.float32]) -> None:
         if world_name == "main":
