@@ -152,11 +152,14 @@ class AnsweringEntry(Entry):
     round: int = Field(ge=0, description="round of the trace in which it was answered")
     waited: int = Field(ge=0, description="rounds of the trace that passed before")
     asker_takes_part: bool | None = Field(
-        description="whether the node that asked was among those who answer; null: nobody in particular asked"
+        description="whether all nodes that asked were among those who answer; null: the operator asked"
     )
     participants: int = Field(ge=0, description="nodes that gave the answer, and that hold it")
     alive: int = Field(ge=0, description="nodes that have not left for good, here or away")
-    stale: int = Field(ge=0, description="nodes that hold a model from before the answer until they adopt one")
+    stale: int | None = Field(
+        ge=0,
+        description="nodes that hold a model from before the release until they adopt one; null: nothing was released",
+    )  # fmt: skip
 
 
 class RequestEntry(Entry):

@@ -21,11 +21,12 @@ def await_answer(network: Network, request: DeletionRequest, leavers: Sequence[i
         UserError: if nobody is there to answer.
     """
     course = faulty.course_of(network)
-    rounds = rounds_until_answer(course, request.number, request.node, leavers)
+    askers = [asker for asker in request.askers if asker is not None]
+    rounds = rounds_until_answer(course, request.where, askers, leavers)
     network.ledger.request = None  # nobody answers yet, and what travels tells of no answer
     faulty.gather(network, rounds)
     network.ledger.request = request.number
-    there = None if request.node is None else bool(network.present[request.node])
+    there = bool(network.present[askers].all()) if askers else None
     return {"round": rounds[-1].number, "waited": len(rounds) - 1, "asker_takes_part": there}
 
 
@@ -36,11 +37,16 @@ def begin_answer(network: Network) -> dict[str, Any]:
 
 
 def end_answer(network: Network) -> dict[str, Any]:
-    """Say who still holds an older model; a method that ended in a round without anybody waits for somebody."""
+    """Say who still holds an older model; a method that ended in a round without anybody waits for somebody.
+
+    Without a release there is none that a model could be older than, and nothing is overwritten.
+    """
     course = faulty.course_of(network)
     if not network.present.any():
         faulty.gather_at_the_end(network)
-    return {"participants": network.num_present, "stale": int((course.stale() & network.away).sum())}
+    faulty.forget_lost(network)
+    stale = int((course.stale() & network.away).sum()) if course.released else None
+    return {"participants": network.num_present, "stale": stale}
 
 
 def trace_of_training(world: World) -> TraceSummary | None:

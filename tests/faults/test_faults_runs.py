@@ -102,6 +102,56 @@ def test_the_request_of_a_node_that_is_away_waits_until_it_is_back_or_is_answere
     assert (others["waited"], others["participants"], others["alive"], others["stale"]) == (0, 8, 9, 1)
 
 
+def test_a_request_waits_for_whoever_asks_also_in_a_window_and_for_no_operator():
+    def answered(*requests, node=2, **more):
+        return run(**LARGER, faults=leaves(3, node, 9), requests=list(requests), **more).summary["requests"][0][
+            "faults"
+        ]
+
+    whole = {"level": "client", "client": 2}
+    operator = answered({**whole, "by": "operator"})
+    assert (operator["round"], operator["waited"], operator["asker_takes_part"]) == (5, 0, None)
+    other = answered({**whole, "by": 5}, node=5, policy={"ownership": "off"})
+    assert (other["round"], other["waited"], other["asker_takes_part"]) == (9, 4, True)
+    few = [{"level": "sample", "client": client, "count": 3} for client in (3, 2)]
+    together = answered(*few, policy={"window": 7.0})
+    assert (together["round"], together["waited"], together["asker_takes_part"]) == (9, 4, True)
+
+
+def test_an_error_names_the_request_as_the_experiment_counts():
+    gone = {"events": [{"round": 5, "kind": "leave", "nodes": [1, 2, 3, 4, 5]}], "wait_limit": 2}
+    requests = [{"level": "client", "client": 99}, {"level": "client", "client": 0}]
+    with pytest.raises(UserError, match=r"^requests\.1: in rounds 5 to 7 there is no node that could answer"):
+        run(topology={"generator": "complete"}, faults=gone, policy={"unknown": "refuse"}, requests=requests)
+
+
+@pytest.mark.parametrize("training", [{}, {"algorithm": "fedavg"}])
+def test_whether_a_search_fails_changes_neither_who_answers_nor_when(training):
+    """A step limit that is too small stands for data on which the search fails: both answers are for the same nodes."""
+    found = []
+    for steps in (1, 50):
+        entries = run(
+            **LARGER, faults={**CHURN, "seed": 3}, training=training,
+            unlearning={"method": "newton", "max_steps": steps},
+            requests=[{"level": "client", "client": 2}, {"level": "client", "client": 3}],
+        ).summary["requests"]  # fmt: skip
+        assert all(entry["fell_back_to_retraining"] == (steps == 1) for entry in entries)
+        for entry in entries:
+            certificate, faults = entry["certificate"], entry["faults"]
+            assert certificate["valid"] and entry["distance_to_retrained"] <= certificate["sensitivity"]
+            assert certificate["constants"]["nodes"] == faults["participants"]
+            assert certificate["facts"]["away"] == faults["alive"] - faults["participants"]
+        found.append([{**entry["faults"], "stale": None} for entry in entries])
+    assert found[0] == found[1]
+
+
+def test_without_a_release_no_model_is_older_than_one():
+    cut = {"partitions": [{"begin": 4, "end": 6, "groups": [[4, 5]]}]}
+    summary = run(**of("finetune", faults=cut)).summary
+    assert summary["requests"][0]["faults"]["stale"] is None
+    assert "older model" not in _shown(summary)
+
+
 @pytest.mark.parametrize(
     "name", ["newton, late messages", pytest.param("newton", marks=pytest.mark.slow),
              pytest.param("finetune", marks=pytest.mark.slow), pytest.param("retrain", marks=pytest.mark.slow)],

@@ -14,6 +14,7 @@ from fedunlearn.errors import UserError
 from fedunlearn.faults import Carried, Course, FaultSettings, Trace
 from fedunlearn.network import Network, Request, RuntimeSettings, Session, TrainingSettings, faulty, train
 from fedunlearn.network.inline import InlineTransport
+from fedunlearn.simulation.answering import end_answer
 from fedunlearn.topology import remove_vertex
 
 CHURN = {"leave_probability": 0.25, "return_probability": 0.5, "crash_share": 0.2, "late_share": 0.2, "late_until": 3}
@@ -238,6 +239,70 @@ def test_with_a_server_whoever_is_away_is_not_sampled_and_adopts_from_the_server
             if round_ in (2, 3, 4):
                 assert not {0, 3} & set(clients)
         assert [r["senders"] for r in network.ledger.received_by(3) if r["kind"] == "adopted model"] == [["server"]]
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", "exact-average"])
+def test_after_a_release_nothing_is_left_of_what_a_server_kept_of_a_node_that_crashed(algorithm):
+    events = {"events": [{"round": 2, "kind": "crash", "nodes": [0, 3]}, {"round": 6, "kind": "leave", "nodes": [5]},
+                         {"round": 10, "kind": "return", "nodes": [3]}]}  # fmt: skip
+    training = TRAINING.model_copy(update={"algorithm": "fedavg"}) if algorithm == "fedavg" else TRAINING
+    with opened(image_data(9), 2) as session:
+        network = network_of(session, events, server=True)
+        train(network, training)
+        faulty.gather_at_the_end(network)
+        faulty.forget_lost(network)
+        assert np.isfinite(network.read_rows([0, 3])).all()  # the server's copy, while there is no newer model
+        network.broadcast(np.ones(network.dim, np.float32))
+        assert end_answer(network) == {"participants": 6, "stale": 1}
+        kept = network.save()
+        for rows in kept.values():
+            assert np.isnan(rows[[0, 3]]).all() and np.isfinite(rows[np.delete(np.arange(9), [0, 3])]).all()
+        assert np.flatnonzero(network.course.stale()).tolist() == [5]
+        train(network, training.model_copy(update={"rounds": 14}), first=8)
+        assert network.present[3] and np.isfinite(present_rows(network)).all()
+
+
+BACK_AND_GONE = {"events": [
+    {"round": 3, "kind": "crash", "nodes": [8]}, {"round": 9, "kind": "return", "nodes": [8]},
+    {"round": 11, "kind": "leave", "nodes": [8]}, {"round": 15, "kind": "return", "nodes": [8]},
+]}  # fmt: skip
+"""Node 8 holds no model when a retraining of eight rounds ends, and an old one when the request is answered."""
+
+
+@pytest.mark.parametrize("hosts", [1, 2])
+@pytest.mark.parametrize("faults", [CHURN, ALL, FAULTS["push"], FAULTS["pairs"], BACK_AND_GONE])
+def test_an_answer_that_needs_a_retraining_has_the_nodes_and_rounds_of_one_that_does_not(faults, hosts):
+    dataset, gone, told = image_data(9), 4, []
+    for fails in (False, True):
+        with opened(dataset, hosts) as session:
+            network = network_of(session, faults)
+            train(network, TRAINING)
+            faulty.gather_at_the_end(network)
+            faulty.gather(network, [network.course.step(mixes=False) for _ in range(5)])  # the request waited
+            network.leave(gone, remove_vertex(network.graph, gone, "path", network.alive))
+            network.erase(dataset.train_rows(gone))
+            faulty.gather(network, [])
+            before = network.present
+            if fails:
+                faulty.retrain_for_answer(network, lambda net=network: train(net, TRAINING))
+                assert np.isfinite(present_rows(network)).all()
+                np.testing.assert_array_equal(network.present, before)
+            links = network.ledger.graph.edges
+            network.broadcast(np.ones(network.dim, np.float32))
+            faulty.forget_lost(network)
+            for rows, kept in ((network.course.stale(), True), (network.course.lost(), False)):
+                assert (np.isfinite(network.read_rows(np.flatnonzero(rows))) == kept).all()
+            story = [(network.present.tolist(), network.course.state.round, sorted(links))]
+            for round_ in range(8, 20):
+                train(network, TRAINING.model_copy(update={"rounds": 20}), first=round_, last=round_ + 1)
+                assert np.isfinite(present_rows(network)).all()
+                story.append((network.present.tolist(), network.course.state.round, present_rows(network)))
+            told.append(story)
+    (first, *mine), (second, *theirs) = told
+    assert first == second
+    for (who, number, rows), (who_too, number_too, rows_too) in zip(mine, theirs):
+        assert (who, number) == (who_too, number_too)
+        np.testing.assert_array_equal(rows, rows_too)
 
 
 def test_lost_messages_are_heard_by_nobody_and_cost_all_the_same():
