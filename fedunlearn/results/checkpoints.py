@@ -2,7 +2,8 @@
 
 One checkpoint is one safetensors file: arrays, among them a table as JSON text, and in the header schema, number,
 identity of the run, a sentence that says what it is, and the SHA-256 over all of that. It is written under another name
-first. The two newest are kept. Their folder is for its owner alone (mode 0700), for rows know what may be deleted.
+first. The two newest whole ones are kept, and beside them what secret noise was drawn for. Their folder is for its
+owner alone (mode 0700), for rows know what may be deleted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import json
 import re
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 
 from fedunlearn.errors import UserError
 from fedunlearn.plain_text import parse_json
-from fedunlearn.results.files import canonical_json, fsync_folder, write_atomically
+from fedunlearn.results.files import cannot_write, canonical_json, fsync_folder, write_atomically
 from fedunlearn.results.states import Arrays, put_together, taken_apart
 
 SCHEMA = "fedunlearn/checkpoint/1"
@@ -57,15 +58,17 @@ class Checkpoints:
 
     Attributes:
         identity: what must be the same for a checkpoint to be one of this run.
+        states: whether new checkpoints are wanted; what was drawn is stored in any case.
         damaged: a sentence for every file that was found and could not be used.
     """
 
-    def __init__(self, folder: Path, identity: Mapping[str, str]) -> None:
-        self.folder, self.identity = folder, dict(identity)
+    def __init__(self, folder: Path, identity: Mapping[str, str], states: bool = True) -> None:
+        self.folder, self.identity, self.states = folder, dict(identity), states
         self.damaged: list[str] = []
+        self._bad, self._spent = set[int](), set[str]()
 
     @classmethod
-    def open(cls, run: Path, identity: Mapping[str, str]) -> Checkpoints:
+    def open(cls, run: Path, identity: Mapping[str, str], *, states: bool = True) -> Checkpoints:
         """Return the checkpoints of the run in a folder, with a folder for them and an identity where they are new.
 
         Raises:
@@ -78,14 +81,29 @@ class Checkpoints:
             for leftover in folder.glob(".*"):
                 leftover.unlink()
             if (folder / IDENTITY).is_file():
-                return cls(folder, _same_run(folder / IDENTITY, identity))
-            if any(_all_of(folder)) or any(folder.glob("drawn-*")):
+                return cls(folder, _same_run(folder / IDENTITY, identity), states)
+            if _holds_work(folder):
                 raise UserError(f"'{folder / IDENTITY}' is gone, so nobody can tell which run these checkpoints are of")
             whole = {**identity, "run": secrets.token_hex(16)}
             write_atomically(folder / IDENTITY, canonical_json(whole).encode(), private=True)
         except OSError as error:
             raise UserError(f"'{folder}' cannot be written: {error.strerror or error}") from None
-        return cls(folder, whole)
+        return cls(folder, whole, states)
+
+    def confirm(self, inputs: Mapping[str, str]) -> None:
+        """Add what enters the run to its identity where it is new, and compare it where the run goes on.
+
+        Raises:
+            UserError: if an input has changed, or the identity cannot be written.
+        """
+        path = self.folder / IDENTITY
+        if not any(key in self.identity for key in inputs) and not _holds_work(self.folder):
+            self.identity |= inputs
+            try:
+                write_atomically(path, canonical_json(self.identity).encode(), private=True)
+            except OSError as error:
+                raise cannot_write(path, error) from None
+        _refuse_other(path, self.identity, inputs)
 
     def write(self, value: Any, what: str, *, alone: bool = False) -> int:
         """Store a value as the newest checkpoint and return its size in bytes; what is too old is deleted.
@@ -93,7 +111,7 @@ class Checkpoints:
         Args:
             value: what :func:`fedunlearn.results.states.taken_apart` takes.
             what: a sentence for people: where the run was.
-            alone: whether all older ones are deleted, not only those before the last.
+            alone: whether all older ones are deleted, not only damaged ones and those before the last.
 
         Raises:
             OSError: if it cannot be written; the older ones are then as they were.
@@ -101,31 +119,34 @@ class Checkpoints:
         """
         number = max((number for number, _ in _all_of(self.folder)), default=0) + 1
         size = self._write(self.folder / f"checkpoint-{number:06d}.safetensors", number, what, value)
-        for old, path in _all_of(self.folder):
-            if old <= number - (1 if alone else GENERATIONS):
-                with suppress(OSError):
-                    path.unlink()
-        fsync_folder(self.folder)
+        self._bad.discard(number)
+        whole = sorted((old for old, _ in _all_of(self.folder) if old not in self._bad), reverse=True)
+        self._delete(range(number) if alone else {*whole[GENERATIONS:], *self._bad})
         return size
 
-    def newest(self, classes: Iterable[type]) -> Kept | None:
+    def newest(self, classes: tuple[type, ...]) -> Kept | None:
         """Return the newest checkpoint that is whole, with dataclasses among ``classes``; None if there is none.
 
         Those that are not whole are named in :attr:`damaged`.
         """
-        chosen = tuple(classes)
         for number, path in sorted(_all_of(self.folder), reverse=True):
             try:
-                return self._read(path, number, chosen)
+                return self._read(path, number, classes)
             except Damaged as error:
                 self.damaged.append(str(error))
+                self._bad.add(number)
         return None
 
-    def clear(self) -> None:
-        """Delete all checkpoints, and none of what was drawn."""
-        for _, path in _all_of(self.folder):
-            with suppress(OSError):
-                path.unlink()
+    def clear(self, before: int | None = None) -> None:
+        """Delete all checkpoints, or those of smaller numbers than ``before``, and none of what was drawn."""
+        self._delete(range(10**6 if before is None else before))
+
+    def _delete(self, numbers: Container[int]) -> None:
+        for number, path in _all_of(self.folder) if self.folder.is_dir() else ():
+            if number in numbers:
+                with suppress(OSError):
+                    path.unlink()
+        fsync_folder(self.folder)
 
     def draw(self, key: str, vector: NDArray[Any]) -> None:
         """Store what noise was drawn for, under a key that it is never drawn for again.
@@ -146,6 +167,8 @@ class Checkpoints:
             return None
         try:
             kept = self._read(path, 0, ())
+            if kept.what == key and kept.value is None:
+                raise Damaged(f"'{path}' was emptied, for a checkpoint had followed its release")
             if kept.what != key or not isinstance(kept.value, np.ndarray):
                 raise Damaged(f"'{path}' holds something else")
         except Damaged as error:
@@ -153,6 +176,20 @@ class Checkpoints:
                 f"{error}: it may have been released, and noise is not drawn twice for the same state; start a new run"
             ) from None
         return np.array(kept.value)
+
+    def has_drawn(self, key: str) -> bool:
+        """Return whether something was stored under a key, whole or not, spent or not."""
+        return self._drawn(key).exists()
+
+    def spend(self, key: str) -> None:
+        """Forget what was stored under a key, but not that it was: whoever asks for it is refused from now on.
+
+        Raises:
+            OSError: if that cannot be written; the vector is then as it was.
+        """
+        if key not in self._spent and self.has_drawn(key):
+            self._write(self._drawn(key), 0, key, None)
+        self._spent.add(key)
 
     def remove(self) -> None:
         """Delete all of it."""
@@ -211,8 +248,11 @@ class Checkpoints:
 
 def holds_work(run: Path) -> bool:
     """Return whether there is something in a run's folder to go on from."""
-    folder = run / FOLDER
-    return folder.is_dir() and (any(_all_of(folder)) or any(folder.glob("drawn-*")))
+    return (run / FOLDER).is_dir() and _holds_work(run / FOLDER)
+
+
+def _holds_work(folder: Path) -> bool:
+    return any(_all_of(folder)) or any(folder.glob("drawn-*"))
 
 
 def _all_of(folder: Path) -> list[tuple[int, Path]]:
@@ -228,13 +268,17 @@ def _same_run(path: Path, identity: Mapping[str, str]) -> dict[str, str]:
             raise ValueError("it names no run")
     except (OSError, ValueError) as error:
         raise UserError(f"'{path}' cannot be read ({_short(error)}), so the run cannot be resumed") from None
+    _refuse_other(path, found, identity)
+    return found
+
+
+def _refuse_other(path: Path, found: Mapping[str, str], identity: Mapping[str, str]) -> None:
     for key, value in identity.items():
         if found.get(key) != value:
             raise UserError(
                 f"'{path.parent.parent}' cannot be resumed: its {key} is not what it was when it began (then "
                 f"{_short(found.get(key))}, now {_short(value)}), and other numbers might come out; start a new run"
             )
-    return found
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

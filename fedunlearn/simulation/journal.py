@@ -2,13 +2,14 @@
 
 A checkpoint is written after a stage of the story, or at a point of a learning curve, when so many seconds have passed
 since the last one (``runtime.checkpoint_seconds``), and at most so often that it takes 2 % of the time. With secret
-noise one follows every release at once, and all older ones are deleted, for they know what is to be forgotten.
+noise one follows every release at once, and all older ones are deleted, for they know what is to be forgotten; they are
+deleted also where none can be written. What was noised is stored whatever ``runtime.checkpoints`` says.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,9 @@ SHARE = 0.02
 """Largest share of the time that goes into checkpoints."""
 _BYTES_PER_SECOND = 1.5e8
 """How fast a checkpoint is read from the hosts, hashed and written, until the first one has shown it."""
+
+RELEASED, MESSAGE = "release", "message"
+"""Words for what is noised: what everybody holds in the end, or what everybody adds to a model of its own."""
 
 Tell = Callable[[str], None]
 
@@ -49,8 +53,8 @@ class Journal:
 
     @property
     def active(self) -> bool:
-        """Whether checkpoints can be written at all."""
-        return self.checkpoints is not None and not self._given_up
+        """Whether checkpoints are wanted and can be written at all."""
+        return self.checkpoints is not None and self.checkpoints.states and not self._given_up
 
     def due(self, size: int) -> bool:
         """Return whether it is time for a checkpoint of about so many bytes."""
@@ -62,11 +66,16 @@ class Journal:
     def write(self, state: Callable[[], dict[str, Any]], size: int, what: str, *, alone: bool = False) -> bool:
         """Store a state of about so many bytes; return whether that was done.
 
-        One that cannot be written costs a sentence and not the run, and leaves the older ones as they were. With
-        ``alone``, or where requests have been answered since the last one, all older ones are deleted.
+        One that cannot be written costs a sentence and not the run, and leaves the older ones as they were. Where
+        requests have been answered since the last one, all older ones are deleted with it; with ``alone`` they are
+        deleted in any case, and what was drawn stays.
         """
-        if not self.active:
-            return False
+        written = self.active and self._try(state, size, what, alone)
+        if alone and not written and self.checkpoints is not None:
+            self.checkpoints.clear()
+        return written
+
+    def _try(self, state: Callable[[], dict[str, Any]], size: int, what: str, alone: bool) -> bool:
         assert self.checkpoints is not None
         if 2 * size > available_bytes():
             self._warn(f"no checkpoint: it would take {size / 2**30:.1f} GB of memory that is not there")
@@ -118,10 +127,29 @@ class Journal:
         """Return the noised vector that was stored under a key, None if there is none."""
         return None if self.checkpoints is None or not self.secret else self.checkpoints.drawn(key)
 
+    def settle(self, releases: Iterable[int]) -> None:
+        """Forget the messages of releases that a checkpoint has followed.
+
+        A message that nodes add to models of their own is not the release: beside it, it tells the model before.
+        """
+        if self.checkpoints is None or not self.secret:
+            return
+        try:
+            for release in releases:
+                self.checkpoints.spend(key_of("main", release, MESSAGE))
+        except OSError as error:
+            why = cannot_write(self.checkpoints.folder, error)
+            self._warn(f"a message that was sent stays beside its release: {why}")
+
     def _warn(self, sentence: str) -> None:
         if not self._warned:
             self._warned = True
             self.tell(sentence)
+
+
+def key_of(world: str, release: int, what: str) -> str:
+    """Return the key under which a noised vector of a world's release is stored, as a situation keeps it."""
+    return f"{world} {release} {what}"
 
 
 def silent() -> Journal:

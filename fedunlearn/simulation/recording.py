@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedunlearn.config import Experiment, dump_toml
 from fedunlearn.data import FederatedDataset, Role
+from fedunlearn.errors import UserError
 from fedunlearn.evaluation.influence import Influence
 from fedunlearn.faults import TraceSummary
 from fedunlearn.models import Model
@@ -22,10 +23,14 @@ from fedunlearn.network import Network, Session
 from fedunlearn.privacy import Certificate, code_sha256, file_sha256
 from fedunlearn.requests import Decisions, DeletionRequest
 from fedunlearn.results import MetricRow, RunDirectory, check_summary, versions
+from fedunlearn.results.run_directory import MODELS
 from fedunlearn.simulation.training_cache import Point
 from fedunlearn.topology import spectrum_of
 from fedunlearn.topology.partition import border_share, cut_edges
 from fedunlearn.unlearning.base import Cost, Outcome
+
+RELEASE = "release-"
+"""How the names of released models begin; their number follows."""
 
 
 class Record:
@@ -50,6 +55,7 @@ class Record:
         self.together: dict[str, int] = {}
         self.resumed: list[str] = []
         self.answering: dict[int, dict[str, Any]] = {}
+        self.files: dict[str, str] = {}
         self.summary: dict[str, Any] = {
             "name": experiment.name, "seed": experiment.seed, "versions": versions(), "models": {}, "requests": [],
         }  # fmt: skip
@@ -61,10 +67,17 @@ class Record:
         return {name: getattr(self, name) for name in _RECORDED} | {"rows": [tuple(row) for row in self.rows]}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over what :meth:`state` gave."""
+        """Take over what :meth:`state` gave.
+
+        Raises:
+            UserError: if a model file that was written by then is not there, or not as it was written.
+        """
         for name in _RECORDED:
             setattr(self, name, state[name])
         self.rows = [MetricRow(*row) for row in state["rows"]]
+        if self.directory is not None:
+            for name, written in self.files.items():
+                _refuse_other(self.directory.path / _file_of(name), written)
 
     # --- while the run goes on ---------------------------------------------------------------------------------------
 
@@ -106,15 +119,21 @@ class Record:
     def add_model(self, name: str, theta: NDArray[Any], entry: dict[str, Any]) -> None:
         """Add one model's entry of the summary, and its file."""
         self.summary["models"][name] = entry
-        if self.directory is not None:
-            info = {"model": self.experiment.model.name, "what": name}
-            self.directory.write_model(name, np.asarray(theta, dtype=np.float32), info)
+        self._write(name, np.asarray(theta, dtype=np.float32), {"what": name})
 
     def persist(self, number: int, release: NDArray[np.float32]) -> None:
         """Store a noised release before it is broadcast."""
+        self._write(f"{RELEASE}{number}", release, {"release": number})
+
+    def _write(self, name: str, theta: NDArray[np.float32], info: dict[str, Any]) -> None:
         if self.directory is not None:
-            info = {"model": self.experiment.model.name, "release": number}
-            self.directory.write_model(f"release-{number}", release, info)
+            path = self.directory.write_model(name, theta, {"model": self.experiment.model.name, **info})
+            self.files[name] = file_sha256(path)
+
+    @property
+    def releases(self) -> list[int]:
+        """The numbers of the releases that were stored."""
+        return [int(name.removeprefix(RELEASE)) for name in self.files if name.startswith(RELEASE)]
 
     def add_request(
         self, request: DeletionRequest, outcome: Outcome, cost: Cost, retrain_cost: Cost, distances: dict[str, Any]
@@ -122,8 +141,8 @@ class Record:
         """Add one answered request: certificate, cost, and distances to the retrained twin."""
         certificate, further = outcome.certificate, list(outcome.further_certificates)
         if outcome.release is not None and self.directory is not None:
-            name = f"models/release-{request.number + 1}.safetensors"
-            hashes = {name: file_sha256(self.directory.path / name)}
+            name = f"{RELEASE}{request.number + 1}"
+            hashes = {_file_of(name): self.files[name]}
             certificate = None if certificate is None else certificate.with_hashes(hashes)
             further = [each.with_hashes(hashes) for each in further]
         self.certificates += [*([] if certificate is None else [certificate]), *further]
@@ -218,10 +237,28 @@ class Record:
             self.directory.fail(error)
 
 
+def _file_of(name: str) -> str:
+    """Return where the file of a model is in a run's folder."""
+    return f"{MODELS}/{name}.safetensors"
+
+
+def _refuse_other(path: Path, written: str) -> None:
+    """Raise UserError if a file is not there, or does not have the hash that it was written with."""
+    try:
+        found = file_sha256(path)
+    except OSError as error:
+        found = error.strerror or str(error)
+    if found != written:
+        raise UserError(
+            f"'{path}' is not what this run wrote (then {written}, now {found}), so it cannot be resumed (allowed: "
+            "put the file back, or start a new run)"
+        )
+
+
 _ON_HOSTS = (
     "the training samples lie with their hosts alone: no training is cached, and deleted samples are not measured once "
     "they are erased"
 )
-_RECORDED = ("certificates", "influence", "moved", "cache", "together", "resumed", "summary", "answering")
+_RECORDED = ("certificates", "influence", "moved", "cache", "together", "resumed", "summary", "answering", "files")
 _COLUMNS = ("round", "here", "active", "links_up", "adoptions", "sent", "lost", "late", "spread", "disagreement")
 _MODEL_OF = {"train": "original", "retrain": "retrained", "unlearn": "unlearned"}

@@ -18,6 +18,7 @@ from fedunlearn.results.checkpoints import Kept
 from fedunlearn.simulation.journal import Journal
 from fedunlearn.simulation.learning import Reading, new_network, situation_of
 from fedunlearn.simulation.recording import Record
+from fedunlearn.simulation.resuming import inputs_of
 from fedunlearn.simulation.training_cache import TrainingCache
 from fedunlearn.simulation.twins import Twins
 from fedunlearn.simulation.world import World
@@ -58,7 +59,13 @@ class State:
 
     @classmethod
     def begin(cls, world: World, session: Session, record: Record, journal: Journal, kept: Kept | None) -> State:
-        """Return the state of a run that begins, or of one that goes on from a checkpoint."""
+        """Return the state of a run that begins, or of one that goes on from a checkpoint.
+
+        Raises:
+            UserError: if the run goes on with other inputs, or a model file is not the one that it wrote.
+        """
+        if journal.checkpoints is not None:
+            journal.checkpoints.confirm(inputs_of(world))
         experiment = world.experiment
         evaluator = Evaluator(world.dataset, world.features, world.model, experiment.evaluation, experiment.seed)
         every = min(experiment.evaluation.every, max(1, experiment.training.rounds))
@@ -84,6 +91,9 @@ class State:
             record.cache["used"] = cache.enabled
         else:
             state._restore(kept.value, networks)
+            if journal.secret and journal.checkpoints is not None:
+                journal.checkpoints.clear(before=kept.number)
+                journal.settle(record.releases)
         return state
 
     def situation(self, release: int, world_name: str = "main") -> Situation:
@@ -102,7 +112,9 @@ class State:
         """Write a checkpoint where it is time for one; with ``alone`` in any case, and in place of all others."""
         with self.world.watch.aside():
             if alone or self.journal.due(self._size()):
-                self.journal.write(self.plain, self._size(), what, alone=alone)
+                written = self.journal.write(self.plain, self._size(), what, alone=alone)
+                if written and alone:
+                    self.journal.settle(self.record.releases)
 
     def mid_training(self) -> None:
         """Write a checkpoint at a point of the learning curve, where it is time and the method can go on from there.

@@ -185,9 +185,13 @@ def noise_scale(
 def flood(
     network: Network, answer: Answer, sigma: float, s: NewtonSettings, situation: Situation, one_vector: bool
 ) -> NDArray[np.float32]:
-    """Noise the correction once, let every node add it, recover; returns what the root holds in the end."""
-    hidden = answer.x + answer.vector if one_vector else answer.vector
-    message = situation.noised(lambda: publish(hidden, release_noise(network, situation, sigma)), "message")
+    """Noise the correction once, let every node add it, recover; returns what the root holds in the end.
+
+    What nodes add to models of their own is kept under another word than what they release: the two tell their model
+    before the answer.
+    """
+    hidden, what = (answer.x + answer.vector, "release") if one_vector else (answer.vector, "message")
+    message = situation.noised(lambda: publish(hidden, release_noise(network, situation, sigma)), what)
     if one_vector:
         situation.persist(message)
         network.broadcast(message, "correction")
