@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from itertools import pairwise
 
 import networkx as nx
@@ -117,6 +118,7 @@ def test_a_long_walk_with_little_noise_comes_nearer_to_retraining(dataset, level
 def test_every_visit_leaves_its_noise_in_the_release(dataset):
     """With gradients clipped to nothing, release minus start is the sum of the visits' draws."""
     request = request_for(dataset, **LEVELS["sample"])
+    nothing = replace(request, sample_ids=np.zeros(0, dtype=np.int64))  # what is erased is erased for all populations
     still = TRAINING.model_copy(update={"l2": 0.0})
     moves = []
     with open_session(dataset, *model_for(dataset)) as session:
@@ -127,7 +129,7 @@ def test_every_visit_leaves_its_noise_in_the_release(dataset):
             story.learn()
             base = story.situation
             story.situation = lambda world="main", base=base, seed=seed: base(f"world {seed}")
-            outcome = story.answer(request_for(dataset, level="sample", client=1, samples=()))
+            outcome = story.answer(nothing)
             moves.append(outcome.release - story.outcomes[0].noise_free)
             visits = outcome.details["visits"]
             story.network.drop()
