@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,18 @@ def _cache_of_fixtures(tmp_path_factory: pytest.TempPathFactory) -> None:
 def _private_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
     """Give every test an empty content cache: no test finds what another one trained."""
     monkeypatch.setenv("FEDUNLEARN_CACHE", str(tmp_path_factory.getbasetemp() / f"cache-{secrets.token_hex(8)}"))
+
+
+@pytest.fixture
+def draws(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Counts how many vectors of secret noise were drawn."""
+    from fedunlearn.privacy import noise as noise_module
+
+    original, count = noise_module._system_normals, Counter[str]()
+
+    def normals(dim: int) -> object:
+        count["draws"] += 1
+        return original(dim)
+
+    monkeypatch.setattr(noise_module, "_system_normals", normals)
+    return count

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +16,6 @@ from typer.testing import CliRunner
 from fedunlearn.cli import app
 from fedunlearn.errors import UserError
 from fedunlearn.network.inline import InlineTransport
-from fedunlearn.privacy import noise as noise_module
 from fedunlearn.privacy import verify
 from fedunlearn.results import checkpoints as checkpoint_files
 from fedunlearn.results import run_directory
@@ -286,19 +284,6 @@ def test_a_method_that_keeps_what_it_does_not_name_gets_no_checkpoint(tmp_path, 
 
 
 # --- secret noise ----------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def draws(monkeypatch):
-    """Counts how many vectors of secret noise were drawn."""
-    original, count = noise_module._system_normals, Counter()
-
-    def normals(dim):
-        count["draws"] += 1
-        return original(dim)
-
-    monkeypatch.setattr(noise_module, "_system_normals", normals)
-    return count
 
 
 @pytest.mark.parametrize(

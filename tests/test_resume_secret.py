@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +12,6 @@ from safetensors.numpy import load_file
 from small_runs import releases
 
 from fedunlearn.errors import UserError
-from fedunlearn.privacy import noise as noise_module
 from fedunlearn.privacy import verify
 from fedunlearn.results import checkpoints as checkpoint_files
 from fedunlearn.results.checkpoints import Checkpoints
@@ -29,19 +27,6 @@ PAPER = {"method": "newton", "mode": "paper", "recovery": "none"}
 @pytest.fixture(autouse=True)
 def _no_figures(monkeypatch):
     monkeypatch.setattr("fedunlearn.plots.draw_all", lambda *_, **__: None)
-
-
-@pytest.fixture
-def draws(monkeypatch):
-    """Counts how many vectors of secret noise were drawn."""
-    original, count = noise_module._system_normals, Counter()
-
-    def normals(dim):
-        count["draws"] += 1
-        return original(dim)
-
-    monkeypatch.setattr(noise_module, "_system_normals", normals)
-    return count
 
 
 def secret(**changes):

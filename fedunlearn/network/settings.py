@@ -74,7 +74,10 @@ class RuntimeSettings(Settings):
         default=None, description="folder on disk for rows that do not fit in memory; default: that of temporary files"
     )
     cache: bool = Field(default=True, description="take trained networks from the cache, and keep them there")
-    checkpoints: bool = Field(default=True, description="keep in the run's folder what --resume goes on from")
+    checkpoints: bool = Field(
+        default=True,
+        description="keep in the run's folder what --resume goes on from; secret draws are kept in any case",
+    )
     checkpoint_seconds: float = Field(
         default=30.0,
         ge=0,

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedunlearn.faults import Course
 from fedunlearn.network import Network, Session, faulty, train_together
-from fedunlearn.simulation.journal import Journal, silent
+from fedunlearn.simulation.journal import Journal, key_of, silent
 from fedunlearn.simulation.recording import Record
 from fedunlearn.simulation.stopwatch import Stopwatch
 from fedunlearn.simulation.training_cache import Point, TrainingCache
@@ -210,7 +210,6 @@ def situation_of(
     ``journal`` keeps what was noised, where the story is told by a run that may be interrupted.
     """
     experiment, noised = world.experiment, journal or silent()
-    key = f"{world_name} {release}"
 
     def follow_recipe(network: Network) -> None:
         run_recipe(world, network, situation, "retrain (fallback)", every=experiment.evaluation.every)
@@ -234,7 +233,8 @@ def situation_of(
         training=experiment.training, privacy=experiment.privacy, start=world.start, seed=experiment.seed,
         release=release, retrain=retrain, persist=persist, public=world.public, previous_release=previous,
         world=world_name, hashes=record.hashes, cache=experiment.runtime.cache,
-        keep=lambda what, vector: noised.keep(f"{key} {what}", vector), kept=lambda what: noised.kept(f"{key} {what}"),
+        keep=lambda what, vector: noised.keep(key_of(world_name, release, what), vector),
+        kept=lambda what: noised.kept(key_of(world_name, release, what)),
     )  # fmt: skip
     return situation
 

@@ -18,7 +18,6 @@ from fedunlearn.results.checkpoints import Kept
 from fedunlearn.simulation.journal import Journal
 from fedunlearn.simulation.learning import Reading, new_network, situation_of
 from fedunlearn.simulation.recording import Record
-from fedunlearn.simulation.resuming import inputs_of
 from fedunlearn.simulation.training_cache import TrainingCache
 from fedunlearn.simulation.twins import Twins
 from fedunlearn.simulation.world import World
@@ -62,10 +61,8 @@ class State:
         """Return the state of a run that begins, or of one that goes on from a checkpoint.
 
         Raises:
-            UserError: if the run goes on with other inputs, or a model file is not the one that it wrote.
+            UserError: if a model file is not the one that the run wrote.
         """
-        if journal.checkpoints is not None:
-            journal.checkpoints.confirm(inputs_of(world))
         experiment = world.experiment
         evaluator = Evaluator(world.dataset, world.features, world.model, experiment.evaluation, experiment.seed)
         every = min(experiment.evaluation.every, max(1, experiment.training.rounds))

@@ -23,7 +23,7 @@ from fedunlearn.simulation.forecast import check_memory
 from fedunlearn.simulation.journal import Journal
 from fedunlearn.simulation.learning import conclude, metered, vector_of
 from fedunlearn.simulation.recording import Record
-from fedunlearn.simulation.resuming import newest, open_checkpoints, settings_of
+from fedunlearn.simulation.resuming import inputs_of, newest, open_checkpoints, settings_of
 from fedunlearn.simulation.state import State, classes_of
 from fedunlearn.simulation.stopwatch import Stopwatch
 from fedunlearn.simulation.world import Progress, World, choose_device, prepare
@@ -72,6 +72,8 @@ def simulate(
             checkpoints, experiment.runtime.checkpoint_seconds, experiment.privacy.noise == "secret",
             lambda sentence: world.progress(sentence, 1, 1),
         )  # fmt: skip
+        if checkpoints is not None:
+            checkpoints.confirm(inputs_of(world))
         kept = None if resume is None else newest(checkpoints, classes_of(world.unlearner), journal.tell)
         with Session(
             transport, world.dataset, world.model, world.features, seed=experiment.seed, data=experiment.data,
