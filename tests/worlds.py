@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import networkx as nx
@@ -114,6 +115,12 @@ def request_for(dataset: FederatedDataset, number: int = 0, seed: int = 0, **req
     """Return one resolved request, as the ``number``-th of a run."""
     resolved = resolve_requests((RequestSettings(**request),), dataset, seed)[0]
     return DeletionRequest(**{**vars(resolved), "number": number})
+
+
+def empty_request(dataset: FederatedDataset, client: int = 1) -> DeletionRequest:
+    """Return a request of a client for none of its samples, which no settings can ask for: a control of methods."""
+    whole = request_for(dataset, level="sample", client=client, count=1)
+    return replace(whole, sample_ids=np.zeros(0, dtype=np.int64))
 
 
 class Story:

@@ -13,7 +13,16 @@ from fedunlearn.privacy import Certificate, PrivacySettings, delta_of
 from fedunlearn.privacy.claims import rebuild
 from fedunlearn.unlearning.registry import method, methods
 from tests.unlearning.central import Central, shards
-from tests.worlds import Story, TrainingSettings, all_rows, model_for, open_session, request_for, table_data
+from tests.worlds import (
+    Story,
+    TrainingSettings,
+    all_rows,
+    empty_request,
+    model_for,
+    open_session,
+    request_for,
+    table_data,
+)
 
 LAM = 0.05
 
@@ -250,7 +259,7 @@ def answer_nothing(dataset, case, training):
         story = story_of(session, case, training)
         first = story.learn()
         before = all_rows(story.network)
-        outcome = story.answer(request_for(dataset, level="sample", client=1, samples=()))
+        outcome = story.answer(empty_request(dataset))
         after = all_rows(story.network)
         longer = Story(
             session, "finetune", training.model_copy(update={"rounds": training.rounds + 12}), population="b"

@@ -10,7 +10,16 @@ import pytest
 from fedunlearn.unlearning.certified.correction import correction, gradient_from_forget_set
 from fedunlearn.unlearning.objective import NetworkObjective
 from tests.unlearning.central import Central, shards
-from tests.worlds import Story, TrainingSettings, all_rows, model_for, open_session, request_for, table_data
+from tests.worlds import (
+    Story,
+    TrainingSettings,
+    all_rows,
+    empty_request,
+    model_for,
+    open_session,
+    request_for,
+    table_data,
+)
 
 LAM = 0.05
 LEVELS = {
@@ -117,7 +126,7 @@ def test_away_from_the_optimum_only_the_retained_gradient_is_right(logistic):
 
 def test_an_empty_forget_set_changes_nothing_when_it_is_all_that_is_read(logistic):
     dataset, model, mapping = logistic
-    request = request_for(dataset, level="sample", client=1, samples=())
+    request = empty_request(dataset)
     with open_session(dataset, model, mapping) as session:
         story = Story(session, "newton", TrainingSettings(rounds=2, l2=LAM), mode="one-step", gradient="forget-set")
         story.learn()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from itertools import pairwise
 
 import networkx as nx
@@ -16,7 +15,16 @@ from fedunlearn.privacy import PrivacySettings, delta_of, junk_start_limit, mu_o
 from fedunlearn.unlearning.certified import token_walk
 from fedunlearn.unlearning.certified.routes import restart_route
 from tests.unlearning.central import shards
-from tests.worlds import Story, TrainingSettings, all_rows, model_for, open_session, request_for, table_data
+from tests.worlds import (
+    Story,
+    TrainingSettings,
+    all_rows,
+    empty_request,
+    model_for,
+    open_session,
+    request_for,
+    table_data,
+)
 
 LAM, CLASSES = 0.05, 3
 TRAINING = TrainingSettings(rounds=4, batch=8, lr=0.5, l2=LAM)
@@ -118,7 +126,7 @@ def test_a_long_walk_with_little_noise_comes_nearer_to_retraining(dataset, level
 def test_every_visit_leaves_its_noise_in_the_release(dataset):
     """With gradients clipped to nothing, release minus start is the sum of the visits' draws."""
     request = request_for(dataset, **LEVELS["sample"])
-    nothing = replace(request, sample_ids=np.zeros(0, dtype=np.int64))  # what is erased is erased for all populations
+    nothing = empty_request(dataset)  # what is erased is erased for all populations
     still = TRAINING.model_copy(update={"l2": 0.0})
     moves = []
     with open_session(dataset, *model_for(dataset)) as session:
