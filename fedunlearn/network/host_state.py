@@ -57,19 +57,27 @@ class StateOperations:
         slots, size = params.get("past", []), self.block.num_nodes
         own = (size * np.arange(len(slots) + 1)[:, None] + self.block.ids).ravel()
         position, outside = localise(arrays["indices"], own)
-        self.store.put(f"weights.{name}.past", np.array(slots, dtype=np.int64))
-        self.store.put(f"weights.{name}.indptr", arrays["indptr"].astype(np.int32))
-        self.store.put(f"weights.{name}.indices", position.astype(np.int32))
-        self.store.put(f"weights.{name}.data", arrays["data"].astype(np.float32))
+        # Where W changes from round to round, its entries often find room where those of the last round are.
+        count, step = len(position), max(64, len(self.block.ids))
+        room = -(-max(1, count) // step) * step
+        indices, data = np.zeros(room, np.int32), np.zeros(room, np.float32)
+        indices[:count], data[:count] = position, arrays["data"]
+        indptr, past = arrays["indptr"].astype(np.int32), np.array(slots, dtype=np.int64)
+        matrix: dict[str, np.ndarray] = {"past": past, "indptr": indptr, "indices": indices, "data": data}
+        made = [self._hold(f"weights.{name}.{part}", values) for part, values in matrix.items()]
         for part in PLAN:
-            self.store.drop(f"weights.{name}.{part}")
             if part in arrays:
-                self.store.put(f"weights.{name}.{part}", arrays[part])
-        self.store.drop(f"halo.{name}")
+                made.append(self._hold(f"weights.{name}.{part}", arrays[part]))
+            elif f"weights.{name}.{part}" in self.store:
+                self.store.drop(f"weights.{name}.{part}")
+        if f"halo.{name}" in self.store or len(outside):
+            made.append(True)
+            self.store.drop(f"halo.{name}")
         if len(outside):
             self.store.create(f"halo.{name}", (len(outside), self.block.model.dim), np.float32)
-        self.block.generation += 1
-        self.store.forget_handles()
+        if any(made):
+            self.block.generation += 1
+            self.store.forget_handles()
         return Reply()
 
     def _leave(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
@@ -242,13 +250,18 @@ class StateOperations:
     def _put(self, params: dict[str, Any], arrays: dict[str, np.ndarray]) -> Reply:
         """Keep arrays under their names, for programs to read (evaluation samples)."""
         for name, values in arrays.items():
-            if name in self.store and self.store[name].shape == values.shape and self.store[name].dtype == values.dtype:
-                self.store[name][...] = values
-            else:
-                self.store.put(name, values)
+            if self._hold(name, values):
                 self.block.generation += 1
                 self.store.forget_handles()
         return Reply()
+
+    def _hold(self, name: str, values: np.ndarray) -> bool:
+        """Store values where an array of their shape is, or else as a new array; return whether one was made."""
+        if name in self.store and self.store[name].shape == values.shape and self.store[name].dtype == values.dtype:
+            self.store[name][...] = values
+            return False
+        self.store.put(name, values)
+        return True
 
     def _put_vectors(self, arrays: dict[str, np.ndarray]) -> None:
         """Keep the input vectors of a command, until the next one or until they are wiped."""

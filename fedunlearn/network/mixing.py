@@ -43,7 +43,9 @@ def mix_columns(block: Block, population: str, low: int, high: int, *, keep: int
     gives a column the same bits in a panel of any width.
     """
     store, name = block.store, f"theta.{population}"
-    weights = [torch.from_numpy(store[f"weights.{population}.{part}"]) for part in ("indptr", "indices", "data")]
+    matrix = (store[f"weights.{population}.{part}"] for part in ("indptr", "indices", "data"))
+    indptr, *entries = (torch.from_numpy(part) for part in matrix)
+    weights = [indptr, *(part[: int(indptr[-1])] for part in entries)]
     past = f"weights.{population}.past"
     sources = [name, *(f"past-{slot}.{population}" for slot in (store[past].tolist() if past in store else ()))]
     if f"halo.{population}" in store:

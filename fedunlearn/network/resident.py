@@ -207,7 +207,9 @@ class Resident:
         """Return the mixing matrix over the rows as they lie here, CSR."""
         store, name, rows = self.block.store, f"weights.{self.population}", self._rows
         shape = (self.block.high - self.block.low,) * 2
-        matrix = sparse.csr_array((store[f"{name}.data"], store[f"{name}.indices"], store[f"{name}.indptr"]), shape)
+        indptr = store[f"{name}.indptr"]
+        data, indices = (store[f"{name}.{part}"][: indptr[-1]] for part in ("data", "indices"))
+        matrix = sparse.csr_array((data, indices, indptr), shape)
         matrix = matrix[rows][:, rows]
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta state")
