@@ -43,7 +43,8 @@ class Session:
     ids, ascending; ``host_of`` (N,) has the host of every vertex. ``traffic`` counts messages, the bytes of arrays,
     and those of rows that hosts read from each other's stores. ``places[h]`` is the same for hosts that can do that.
 
-    Use as a context manager: leaving it ends the worker processes and deletes the hosts' stores.
+    Use as a context manager: leaving it ends the worker processes and deletes the hosts' stores; ``unclosed`` is then
+    a sentence if a host could not be told to.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Session:
                 "split them again for so many, or start as many"
             )
         self._key = datasource.publish(dataset)
+        self.unclosed: str | None = None
         share = 0 if workers == 0 else max(1, workers // transport.num_hosts)
         self.workers = share * transport.num_hosts
         self._waiting: list[list[tuple[Request, Then | None]]] = [[] for _ in self.blocks]
@@ -244,7 +246,10 @@ class Session:
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            self.close()
+            try:
+                self.close()
+            except UserError as error:  # all that was asked of hosts is here: it must not be lost with one of them
+                self.unclosed = f"not every host could be told to end, and what it holds is still there: {error}"
             return
         with suppress(Exception):  # what ended the run is what its user must read
             self.close()

@@ -208,6 +208,8 @@ class Record:
         cut, share = cut_edges(graph, session.host_of), border_share(graph, session.host_of)
         count = {"count": len(session.blocks), "workers": session.workers}
         self.summary["hosts"] = {**count, "cut_edges": cut, "border_share": share, **session.traffic}
+        if session.unclosed is not None:
+            self.summary["notes"].append(session.unclosed)
 
     # --- at the end --------------------------------------------------------------------------------------------------
 

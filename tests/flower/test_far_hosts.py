@@ -265,6 +265,16 @@ def test_a_run_whose_host_is_killed_while_it_closes_ends_well(
     assert killed and not any(tmp_path.iterdir())
 
 
+def test_a_host_that_is_away_when_all_is_done_costs_a_sentence_and_not_the_run(tmp_path: Path) -> None:
+    ends = [False]
+    _, _, session = set_up(tmp_path, lambda grid, number: "gone" if ends[0] else "answer")
+    with session:
+        session.ask("put", {}, {"x": np.zeros(3)})
+        ends[0] = True
+    assert session.unclosed is not None and "host 0 (SuperNode 2) has been away" in session.unclosed
+    assert any(tmp_path.iterdir()), "it holds what it held"
+
+
 def test_a_store_that_is_gone_needs_no_closing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     _, _, session = set_up(tmp_path, lambda grid, number: "answer")
     (folder,) = tmp_path.glob("fedunlearn-*")
