@@ -27,7 +27,7 @@ def poisson_claim(steps: int, noise_multiplier: float) -> float:
     return accountant.get_epsilon(DELTA)
 
 
-@pytest.mark.parametrize("trials", [100_000, 1_000_000])
+@pytest.mark.parametrize("trials", [100_000, pytest.param(1_000_000, marks=pytest.mark.slow)])
 def test_shuffled_batches_break_the_poisson_claim(trials):
     claim = poisson_claim(20, 1.0)
     assert claim == pytest.approx(1.985, abs=0.01)

@@ -55,13 +55,13 @@ def test_every_mixing_rule_gives_the_same_bits_on_two_hosts(mixing):
     assert np.array_equal(one, two)
 
 
-@pytest.mark.parametrize(("name", "features"), [("softmax", "unit"), ("small-cnn", "raw")])
-def test_any_number_of_workers_gives_the_same_bits(name, features):
+@pytest.mark.parametrize(("name", "features", "workers"), [("softmax", "unit", (1, 2)), ("small-cnn", "raw", (2,))])
+def test_any_number_of_workers_gives_the_same_bits(name, features, workers):
     dataset = image_data(clients=5)
     recipe = TrainingSettings(rounds=2, batch=4, lr=0.1)
     rows, gradient = trained(dataset, recipe, name=name, features=features)
-    for workers in (1, 2):
-        other_rows, other_gradient = trained(dataset, recipe, name=name, features=features, workers=workers)
+    for count in workers:
+        other_rows, other_gradient = trained(dataset, recipe, name=name, features=features, workers=count)
         assert np.array_equal(rows, other_rows)
         assert np.array_equal(gradient, other_gradient)
 
