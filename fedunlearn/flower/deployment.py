@@ -145,9 +145,12 @@ class Deployment:
         resume: Path | None = None,
     ) -> None:  # fmt: skip
         """Submit a run, pass on its lines, and raise UserError with the sentence that ended it without results."""
+        before = self.logs / "run.log"
+        begins = before.stat().st_size if before.exists() else 0
         run = self.submit(simulation, overrides, out, resume)
         last = ""
         with (self.logs / "run.log").open(errors="replace") as log:
+            log.seek(begins)
             while True:
                 ended = run.poll() is not None
                 for line in log.read().splitlines():
@@ -173,9 +176,11 @@ class Deployment:
             "overrides": ";".join([*overrides, f"runtime.hosts={self.hosts}"]),
             "resume": "" if resume is None else str(resume.resolve()),
         }  # fmt: skip
-        config = self.place / "run.toml"
+        self.processes.dismiss("run")
+        config, app = self.place / "run.toml", self.place / "app"
         config.write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in chosen.items()))
-        command = ["flwr", "run", str(write_app(self.place / "app")), "here", "--stream", "--run-config", str(config)]
+        app = app if app.exists() else write_app(app)
+        command = ["flwr", "run", str(app), "here", "--stream", "--run-config", str(config)]
         return self.processes.start("run", command)
 
 

@@ -47,6 +47,10 @@ class Processes:
         self._names[process.pid] = name
         return process
 
+    def dismiss(self, name: str) -> None:
+        """Let programs of this name that have ended be expected to: :meth:`check` says nothing of them."""
+        self._running = [p for p in self._running if self._names[p.pid] != name or p.poll() is None]
+
     def check(self, but: subprocess.Popen[bytes] | None = None) -> None:
         """Raise UserError if a program has ended that should not have; ``but`` may."""
         for process in self._running:
