@@ -30,7 +30,8 @@ test-ray: $(READY)  ## run `flwr run .` on Flower's simulation runtime (installs
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
 	$(BIN)/python -m pytest -m ray
 
-test-deployment: $(READY)  ## run a SuperLink and SuperNodes on loopback, and kill some; every command of docs/deployment.md (about half an hour)
+test-deployment: $(READY)  ## run a SuperLink and SuperNodes on loopback, and kill some; every command of docs/deployment.md (installs [ray]; about half an hour)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[ray]'
 	$(BIN)/python -m pytest -m deployment
 
 check-runtimes: $(READY)  ## compare the bits of one process, Ray and a deployment with TLS (installs [ray]; about half an hour)

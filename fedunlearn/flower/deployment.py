@@ -39,8 +39,8 @@ def deploy(
 
     ``say`` gets the lines of the run's log. ``data``: folder of files made by ``fedunlearn data split``, of which the
     conductor and each SuperNode read their own. ``resume``: folder of an unfinished run, which is gone on with and then
-    called ``out``. Whatever happens, all programs that were started have ended when this
-    returns; raises UserError with what went wrong.
+    called ``out``. Whatever happens, all programs that were started have ended when this returns; raises UserError with
+    what went wrong.
     """
     if data is not None:
         missing = [n for n in (CONDUCTOR, *(f"host-{h}.npz" for h in range(hosts))) if not (data / n).is_file()]

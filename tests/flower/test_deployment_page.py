@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import re
@@ -27,7 +26,6 @@ SECTIONS = {
     "Data that stay where they are": "runs/pilot-parts",
 }
 """Sections with commands, in their order, and the folder that each ends with."""
-_NEEDS_RAY = ("Ray", "Ray on several machines")
 
 
 def commands() -> dict[str, list[str]]:
@@ -57,8 +55,6 @@ def test_the_page_has_these_sections_with_commands() -> None:
 
 @pytest.mark.parametrize("section", SECTIONS)
 def test_a_section_as_it_is_written(section: str, project: Path) -> None:
-    if section in _NEEDS_RAY and importlib.util.find_spec("ray") is None:
-        pytest.skip("needs the extra [ray]")
     before = set(project.glob("runs/*"))
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     script = "set -eo pipefail\n" + "\n".join(commands()[section])
