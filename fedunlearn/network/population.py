@@ -144,9 +144,11 @@ class Population:
             self._outside.append(foreign(arrays["indices"], everywhere))
         self._borders = None
         if self.session.some_beside and not past:
-            self._borders = share_borders(self._outside, self.session.host_of, self.session.places)
-            for arrays, each in zip(parts, self._borders):
-                arrays |= {"border": each.nodes, "holders": each.holders, "at": each.at}
+            borders = share_borders(self._outside, self.session.host_of, self.session.places)
+            if any(len(border.nodes) for border in borders):
+                self._borders = borders
+                for arrays, each in zip(parts, borders):
+                    arrays |= {"border": each.nodes, "holders": each.holders, "at": each.at}
         self.session.later_each([Request("topology", params, arrays) for arrays in parts])
 
     def _retained_counts(self) -> NDArray[np.int64]:

@@ -135,6 +135,18 @@ def test_a_round_is_one_message_wherever_hosts_are(places: str, wanted: int) -> 
         assert len(transport.heard) == wanted
 
 
+def test_where_no_row_crosses_nobody_is_asked_for_a_border() -> None:
+    session, transport = opened("aa")
+    with session:
+        halves = [members.tolist() for members in session.members]
+        apart = nx.compose(*(nx.path_graph(half) for half in halves))
+        network = Network(session, "main", apart, "metropolis", session.model.initial(0))
+        transport.heard.clear()
+        network.mix(3)
+        network.mean()
+        assert len(transport.heard) == 1 and not any("border" in ops for host in transport.heard for ops in host)
+
+
 def test_many_rounds_in_one_message_need_no_row_of_another_host() -> None:
     session, _ = opened("aa")
     with session:
